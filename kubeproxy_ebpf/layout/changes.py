@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ordered list of writes, as data: layout makes it, the reconciler applies it.
+
+The order keeps every reader safe at every moment, and every crash between two writes harmless:
+what is not reachable yet is written first, then what must be there before it is asked for, then the words that
+publish, then the keys that lead there; keys go away before what they lead to does.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class ArrayMap(enum.Enum):
+    """Arrays that user space writes through shared memory."""
+
+    SERVICES = "services"
+    SLOTS = "slots"
+    BACKENDS = "backends"
+    ORIGINS = "origins"
+    SETTINGS = "settings"
+
+
+class HashMap(enum.Enum):
+    """Maps with keys, written by system call."""
+
+    ADDRESSES = "addresses"
+    FRONTENDS = "frontends"
+    SOURCE_RANGES = "source_ranges"
+    SERVICE_NAMES = "service_names"
+
+
+class Phase(enum.IntEnum):
+    """When a change is applied, relative to the others of one batch. Within a phase the order is free."""
+
+    WRITE = 0
+    """Array entries that no reader can reach yet."""
+    GUARD = 1
+    """Names and source ranges: there before a flag or a frontend asks for them."""
+    PUBLISH = 2
+    """Words of live array entries: sets, flags."""
+    EXPOSE = 3
+    """Frontends."""
+    ANNOUNCE = 4
+    """Addresses: a ClusterIP refuses unknown ports only once its known ones answer."""
+    CONCEAL = 5
+    """Addresses that go."""
+    WITHDRAW = 6
+    """Frontends that go."""
+    UNGUARD = 7
+    """Source ranges and names that go."""
+    RETIRE = 8
+    """Backends that stop serving: their generation moves on, after the sets without them are published."""
+
+
+class WriteEntries(NamedTuple):
+    """Copy bytes over whole consecutive entries of an array, from ``index`` on. Not atomic."""
+
+    phase: Phase
+    map: ArrayMap
+    index: int
+    data: bytes
+
+
+class PublishWord(NamedTuple):
+    """Store one aligned 64-bit word of an entry with release semantics."""
+
+    phase: Phase
+    map: ArrayMap
+    index: int
+    offset: int
+    """Bytes from the entry's start."""
+    word: int
+
+
+class InsertEntry(NamedTuple):
+    """Insert or overwrite one key."""
+
+    phase: Phase
+    map: HashMap
+    key: bytes
+    value: bytes
+
+
+class DeleteEntry(NamedTuple):
+    """Delete one key; that it is absent is no failure."""
+
+    phase: Phase
+    map: HashMap
+    key: bytes
+
+
+Change = WriteEntries | PublishWord | InsertEntry | DeleteEntry

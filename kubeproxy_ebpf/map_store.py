@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door to the maps: what the reconciler asks for, whoever answers.
+
+``datapath.map_store.KernelMapStore`` is the kernel's; ``testing.FakeMapStore`` keeps them in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from kubeproxy_ebpf.layout.changes import ArrayMap, DeleteEntry, HashMap, InsertEntry
+
+
+class MapWriteError(Exception):
+    """The kernel refused a write."""
+
+    def __init__(self, map_name: str, key: bytes, error_number: int, message: str) -> None:
+        """Remember which map and key, and the errno."""
+        super().__init__(message)
+        self.map_name = map_name
+        self.key = key
+        self.error_number = error_number
+
+
+class MapStore(Protocol):
+    """Reads and writes maps. Array access never makes a system call."""
+
+    def array(self, name: ArrayMap) -> memoryview:
+        """Return the whole array as writable bytes; entry i starts at i times the value's size."""
+        ...
+
+    def publish(self, name: ArrayMap, byte_offset: int, word: int) -> None:
+        """Store an aligned 64-bit word with release semantics."""
+        ...
+
+    def insert(self, entries: Sequence[InsertEntry]) -> list[MapWriteError]:
+        """Insert entries of one map in as few system calls as the kernel allows; return what failed."""
+        ...
+
+    def delete(self, entries: Sequence[DeleteEntry]) -> list[MapWriteError]:
+        """Delete entries of one map; absent keys are fine; return what failed."""
+        ...
+
+    def entries(self, name: HashMap) -> Iterator[tuple[bytes, bytes]]:
+        """Yield every key and value of a map."""
+        ...
+
+    def capacity(self, name: ArrayMap | HashMap) -> int:
+        """Return how many entries the map can hold."""
+        ...
+
+    def wait_for_readers(self) -> None:
+        """Return when every program run that was under way has ended (a grace period). Blocks for milliseconds."""
+        ...
