@@ -16,6 +16,8 @@ Address = NewType("Address", bytes)
 
 MAPPED = bytes(10) + b"\xff\xff"
 """The first twelve bytes of every mapped IPv4 address."""
+MAPPED_BITS = 96
+"""Their length; an IPv4 prefix length counts from there."""
 
 UNSPECIFIED_IPV4 = Address(MAPPED + bytes(4))
 UNSPECIFIED_IPV6 = Address(bytes(16))
@@ -28,6 +30,8 @@ class Family(enum.IntEnum):
     IPV4 = 4
     IPV6 = 6
 
+    __hash__ = int.__hash__  # as its equality is int's; Enum's hashes the name, in Python
+
 
 class Prefix(NamedTuple):
     """A CIDR. ``length`` counts within the sixteen bytes: an IPv4 /24 is 120."""
@@ -38,7 +42,7 @@ class Prefix(NamedTuple):
     @property
     def family(self) -> Family:
         """The prefix's IP family."""
-        return family_of(self.network) if self.length >= 96 else Family.IPV6
+        return family_of(self.network) if self.length >= MAPPED_BITS else Family.IPV6
 
     def __contains__(self, address: object) -> bool:
         """Whether the address lies in the prefix. Families never match each other's."""
@@ -51,7 +55,7 @@ class Prefix(NamedTuple):
 
     def __str__(self) -> str:
         """Return the usual text form, e.g. ``10.0.0.0/24``."""
-        length = self.length - 96 if self.family is Family.IPV4 else self.length
+        length = self.length - MAPPED_BITS if self.family is Family.IPV4 else self.length
         return f"{format_address(self.network)}/{length}"
 
 
@@ -82,7 +86,7 @@ def parse_prefix(text: str) -> Prefix:
     parsed = ipaddress.ip_network(text, strict=False)
     network = parse_address(str(parsed.network_address))
     mapped = isinstance(parsed, ipaddress.IPv4Network)
-    return Prefix(network, parsed.prefixlen + (96 if mapped else 0))
+    return Prefix(network, parsed.prefixlen + (MAPPED_BITS if mapped else 0))
 
 
 def family_of(address: Address) -> Family:

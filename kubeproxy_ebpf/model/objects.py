@@ -32,6 +32,8 @@ class Protocol(enum.IntEnum):
     UDP = 17
     SCTP = 132
 
+    __hash__ = int.__hash__  # as its equality is int's; Enum's hashes the name, in Python
+
 
 class TrafficPolicy(enum.Enum):
     """internalTrafficPolicy or externalTrafficPolicy."""
@@ -70,6 +72,8 @@ class Service:
     health_check_node_port: int = 0
     excluded: bool = False
     """Opted out by annotation: its addresses are left alone."""
+    problems: tuple[str, ...] = ()
+    """One sentence each on what of the object was not usable and is left out, and the remedy."""
 
 
 class EndpointPort(NamedTuple):
@@ -106,6 +110,8 @@ class EndpointSlice:
     endpoints: tuple[Endpoint, ...] = ()
     changed_at: str = ""
     """Annotation endpoints.kubernetes.io/last-change-trigger-time, as written."""
+    problems: tuple[str, ...] = ()
+    """One sentence each on what of the object was not usable and is left out, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,3 +125,16 @@ class Node:
     pod_cidrs: tuple[Prefix, ...] = ()
     being_deleted: bool = False
     """deletionTimestamp is set, or the cluster autoscaler's deletion taint."""
+    problems: tuple[str, ...] = ()
+    """One sentence each on what of the object was not usable and is left out, and the remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ignored:
+    """A well-formed object that is none of this proxy's business, e.g. a headless Service."""
+
+    kind: str
+    name: ObjectName
+    reason: str
+    """Half a sentence that says why, with the object as its subject: ``has no ClusterIP``."""
+    uid: str = ""

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part that all kinds of objects have in common: apiVersion, kind and metadata."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from kubeproxy_ebpf.decode import fields
+from kubeproxy_ebpf.decode.errors import FieldError, ObjectError, Problems, show
+from kubeproxy_ebpf.decode.fields import Raw
+from kubeproxy_ebpf.model.objects import ObjectName
+
+_Entry = TypeVar("_Entry")
+
+_UNKNOWN = ObjectName("", "(without a name)")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a raw object is, and where the problems found in it are collected."""
+
+    kind: str
+    name: ObjectName
+    uid: str
+    metadata: Raw
+    labels: Raw
+    annotations: Raw
+    problems: Problems
+
+    def usable(self, path: str, raw: Raw, most: int, read: Callable[[object], _Entry | None]) -> list[_Entry]:
+        """Read the entries of the list at ``path``, whose last part is its key in ``raw``.
+
+        An entry that cannot be used is a problem and does not lose the others; one read as None does not count.
+        """
+        entries: list[_Entry] = []
+        parent, _, key = path.rpartition(".")
+        try:
+            values = fields.sequence(raw, key, most)
+        except FieldError as error:
+            raise (error.below(parent) if parent else error) from None
+        for index, value in enumerate(values):
+            try:
+                entry = read(value)
+            except FieldError as error:
+                self.problems.add(f"{path}[{index}]", error)
+            else:
+                if entry is not None:
+                    entries.append(entry)
+        return entries
+
+
+@contextmanager
+def reading(kind: str, api_version: str, raw: object, *, namespaced: bool) -> Iterator[tuple[Raw, Identity]]:
+    """Read who the object is, and turn every error about a field of it into one that names the object.
+
+    Raises:
+        ObjectError: the object is not of this kind, or a field of it cannot be used.
+    """
+    name = _UNKNOWN
+    try:
+        body = fields.as_mapping(raw)
+        metadata = fields.mapping(body, "metadata")
+        with fields.inside("metadata"):
+            namespace = fields.label(metadata, "namespace", "default") if namespaced else ""
+            name = ObjectName(namespace, fields.subdomain(metadata, "name"))
+        _check(body, "apiVersion", api_version)
+        _check(body, "kind", kind)
+        with fields.inside("metadata"):
+            identity = Identity(
+                kind=kind,
+                name=name,
+                uid=fields.text(metadata, "uid"),
+                metadata=metadata,
+                labels=fields.mapping(metadata, "labels"),
+                annotations=fields.mapping(metadata, "annotations"),
+                problems=Problems(kind, name),
+            )
+        yield body, identity
+    except FieldError as error:
+        raise ObjectError(kind, name, error.field or "it", error.reason, error.remedy) from None
+
+
+def _check(body: Raw, key: str, expected: str) -> None:
+    """Items of a list carry neither kind nor version; where they are given they must be right."""
+    given = fields.text(body, key, expected)
+    if given != expected:
+        raise FieldError(key, f"is {show(given)}", f"write {expected}")
+
+
+def time_of(raw: Raw, key: str) -> str:
+    """Return a time as RFC 3339 writes it, whether it comes as text or, as from YAML, as a time already."""
+    value = raw.get(key)
+    if isinstance(value, datetime):
+        utc = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return sys.intern(fields.text(raw, key))
