@@ -175,7 +175,7 @@ def _affinity_seconds(identity: Identity, spec: Raw) -> int:
 def _excluded(identity: Identity) -> bool:
     """Whether the Service opted out."""
     value = identity.annotations.get(ANNOTATION_EXCLUDE)
-    if value is not None and value not in ("true", "false"):  # noqa: PLR6201  (a set cannot be asked for a list)
+    if value is not None and value not in ("true", "false"):
         error = FieldError(ANNOTATION_EXCLUDE, f"is {show(value)} and has no effect", 'write "true" or "false"')
         identity.problems.add("metadata.annotations", error)
     return value == "true"
