@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.model.settings import Settings
 
 PIN_FOLDER_NAME = "kubeproxy-ebpf"
@@ -44,8 +44,7 @@ class Configuration:
     cgroup: Path | None = None
     """None: the root of the cgroup v2 hierarchy, found in mountinfo."""
     bpffs: Path = Path("/sys/fs/bpf")
-    map_sizes: Mapping[str, int] = field(default_factory=dict)
-    """Entries by map name, where they differ from what the programs were built with."""
+    map_sizes: MapSizes = field(default_factory=MapSizes)
     lock_timeout: float = 30.0
     audit_period: float = 30.0
     log_level: LogLevel = LogLevel.INFO

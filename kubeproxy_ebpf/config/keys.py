@@ -12,7 +12,6 @@ from typing import Any, Final, Generic, TypeVar
 from kubeproxy_ebpf.config import values
 from kubeproxy_ebpf.config.configuration import Configuration, LogFormat, LogLevel
 from kubeproxy_ebpf.config.values import Kind
-from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.model.settings import LocalDetection, Settings
 
@@ -20,11 +19,6 @@ T = TypeVar("T")
 
 MOST_CIDRS: Final = 8
 """What the programs compare one by one: MAX_CIDRS of map_types.h."""
-
-MAP_NAMES: Final = frozenset(
-    {one.value for one in ArrayMap if one is not ArrayMap.SETTINGS} | {one.value for one in HashMap} | {"affinity"}
-)
-"""Maps whose size an operator may choose."""
 
 _DEFAULTS: Final = Configuration(node_name="")
 _SETTINGS: Final = Settings()
@@ -158,12 +152,12 @@ BIND_ADDRESS: Final[Key[Address]] = Key(
     default_text="the Node object's",
     meaning="This node's primary address of its family, in place of the Node object's.",
 )
-MAP_SIZES: Final[Key[Mapping[str, int]]] = Key(
+MAP_SIZES: Final = Key(
     name="mapSizes",
-    kind=values.map_sizes(MAP_NAMES),
-    default={},
-    default_text="as built",
-    meaning=f"Entries of single maps: {', '.join(sorted(MAP_NAMES))}.",
+    kind=values.MAP_SIZES,
+    default=_DEFAULTS.map_sizes,
+    default_text=", ".join(f"`{name}` {size}" for name, size in _DEFAULTS.map_sizes.as_mapping().items()),
+    meaning="Entries of single maps (`events`: bytes); a larger size takes effect at the next start, without loss.",
 )
 LOCK_TIMEOUT: Final = Key(
     name="lockTimeout",

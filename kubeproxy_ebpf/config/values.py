@@ -10,13 +10,18 @@ import enum
 import re
 import reprlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from kubeproxy_ebpf.config.errors import InvalidValueError, suggest
+from kubeproxy_ebpf.datapath.errors import MapSizeError
+from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.model.address import Address, Prefix, parse_address, parse_prefix
 from kubeproxy_ebpf.model.settings import NodePortKeyword
+
+MAP_NAMES: Final = tuple(field.name for field in fields(MapSizes))
+"""Maps whose size an operator may choose."""
 
 T = TypeVar("T")
 _Choice = TypeVar("_Choice", bound=enum.Enum)
@@ -28,7 +33,6 @@ _NODE_NAME: Final = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", re.ASCII)
 _LONGEST_NODE_NAME: Final = 253  # RFC 1123, as Kubernetes checks it
 _LONGEST_INTERFACE_NAME: Final = 15  # IFNAMSIZ less its NUL
 _LONGEST_PERIOD: Final = 7 * 24 * 3600.0
-_LARGEST_MAP: Final = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,19 +150,22 @@ def parse_duration(raw: object) -> float:
     raise InvalidValueError(msg)
 
 
-def _map_sizes(raw: object, names: frozenset[str]) -> Mapping[str, int]:
+def _map_sizes(raw: object) -> MapSizes:
     if not isinstance(raw, dict):
         msg = f"{show(raw)} is not a mapping; write map names with their sizes, e.g. {{slots: 524288}}"
         raise InvalidValueError(msg)
     for name, size in raw.items():
-        if name not in names:
-            hint = suggest(str(name), names)
-            msg = f"{show(name)} is not a map with a size; there are {', '.join(sorted(names))}{hint}"
+        if name not in MAP_NAMES:
+            hint = suggest(str(name), MAP_NAMES)
+            msg = f"{show(name)} is not a map with a size; there are {', '.join(MAP_NAMES)}{hint}"
             raise InvalidValueError(msg, name)
-        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _LARGEST_MAP:
-            msg = f"{name}: {show(size)} is not a size; write a number of entries from 1 to {_LARGEST_MAP}"
+        if isinstance(size, bool) or not isinstance(size, int):
+            msg = f"{name}: {show(size)} is not a number; write how many entries"
             raise InvalidValueError(msg, name)
-    return dict(raw)
+    try:
+        return MapSizes(**raw)
+    except MapSizeError as error:
+        raise InvalidValueError(str(error)) from error
 
 
 BOOLEAN: Final = Kind(expects="true or false", metavar="", parse=_boolean, is_switch=True)
@@ -224,11 +231,9 @@ NODE_PORT_ADDRESSES: Final = _list_of(
 )
 
 
-def map_sizes(names: frozenset[str]) -> Kind[Mapping[str, int]]:
-    """Return the kind of a mapping from names of maps to their sizes."""
-    return Kind(
-        expects="a mapping from names of maps to numbers of entries",
-        metavar="MAP=ENTRIES,...",
-        parse=lambda raw: _map_sizes(raw, names),
-        is_mapping=True,
-    )
+MAP_SIZES: Final = Kind(
+    expects="a mapping from names of maps to numbers of entries",
+    metavar="MAP=ENTRIES,...",
+    parse=_map_sizes,
+    is_mapping=True,
+)
