@@ -30,6 +30,7 @@ from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
 from kubeproxy_ebpf.datapath.memlock import raise_limit
 from kubeproxy_ebpf.datapath.pins import PinFolder, close_all
+from kubeproxy_ebpf.datapath.verdict_form import probe_verdict_form
 
 __all__ = ["Datapath", "DatapathError", "LoadError", "MapSizes", "load", "open_pinned", "unload"]
 
@@ -72,7 +73,7 @@ def load(
 ) -> Datapath:
     """Load, attach and pin, or upgrade what is pinned; wait for another agent's lock up to ``lock_timeout`` seconds.
 
-    ``constants`` are numbers that the programs are compiled with at load.
+    ``constants`` are the programs' numbers that the verifier compiles in; they go before what the loader finds out.
 
     Raises:
         DatapathError: a named subclass says what is missing and how to mend it.
@@ -89,10 +90,9 @@ def load(
         on_failure.callback(_remove_if_empty, pin_folder)
         pins.refuse_unknown_layouts()
         pins.mend()
-        for name, value in (constants or {}).items():
-            object_.set_constant(name, value)
         loading = _Loading(pins, object_, finally_, on_failure)
         loading.choose_maps(sizes)
+        loading.set_constants(constants or {})
         object_.load()
         loading.copy_resized()
         store = loading.open_store()
@@ -115,6 +115,7 @@ class _Loading:
         self._maps = [map_ for map_ in object_.maps() if not map_.internal]
         self._pinned = self._open_pinned_maps()
         self._resized: dict[str, int] = {}
+        self._entries: dict[str, int] = {}
         self.restored = bool(self._pinned)
 
     def _open_pinned_maps(self) -> dict[str, int]:
@@ -137,6 +138,7 @@ class _Loading:
         for map_ in self._maps:
             entries = self._object.set_entries(map_.name, wanted.get(map_.name, map_.max_entries))
             pinned = found.get(map_.name)
+            self._entries[map_.name] = max(entries, pinned.max_entries if pinned else 0)
             if pinned is None:
                 continue
             if pinned.max_entries >= entries:
@@ -144,6 +146,16 @@ class _Loading:
             else:
                 self._resized[map_.name] = self._pinned[map_.name]
                 _log.info("map_resized", map=map_.name, entries=pinned.max_entries, new_entries=entries)
+
+    def set_constants(self, chosen: Mapping[str, int]) -> None:
+        """Give the programs what must be known before the verifier sees them."""
+        peer_names = self._entries.get(resize.PEER_NAMES, 1)
+        found_out = {"verdict_form": int(probe_verdict_form()), "peer_name_mask": peer_names - 1}
+        for name, value in found_out.items():
+            if name not in chosen and self._object.has_constant(name):
+                self._object.set_constant(name, value)
+        for name, value in chosen.items():
+            self._object.set_constant(name, value)
 
     def copy_resized(self) -> None:
         """Fill the larger maps."""

@@ -17,16 +17,17 @@ class MapSizes:
     addresses: int = 262_144
     frontends: int = 1_048_576
     services: int = 262_144
-    slots: int = 524_288
+    slots: int = 1_048_576
     backends: int = 262_144
     origins: int = 262_144
     source_ranges: int = 65_536
     service_names: int = 262_144
     affinity: int = 65_536
     peer_names: int = 1_048_576
-    """A power of two: a socket's cookie modulo this is its place."""
-    service_counters: int = 16_384
-    events: int = 1_048_576
+    """A power of two: the low bits of a socket's cookie are its place."""
+    socket_origins_overflow: int = 65_536
+    service_counters: int = 65_536
+    events: int = 262_144
     """Bytes; rounded up to a power of two."""
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from typing import Self
 from kubeproxy_ebpf.datapath import batches
 from kubeproxy_ebpf.datapath.grace_period import GracePeriod
 from kubeproxy_ebpf.datapath.libbpf import syscalls
-from kubeproxy_ebpf.datapath.libbpf.memory import SharedMemory
+from kubeproxy_ebpf.datapath.libbpf.memory import SharedMemory, shared_array
 from kubeproxy_ebpf.layout.changes import ArrayMap, DeleteEntry, HashMap, InsertEntry
 from kubeproxy_ebpf.map_store import MapWriteError
 
@@ -51,9 +51,7 @@ class KernelMapStore:
             raise
 
     def _map_array(self, name: str, *, writable: bool) -> SharedMemory:
-        info = self._infos[name]
-        stride = (info.value_size + 7) // 8 * 8
-        memory = SharedMemory(self._descriptors[name], stride * info.max_entries, writable=writable)
+        memory = shared_array(self._descriptors[name], writable=writable)
         self._resources.callback(memory.close)
         return memory
 

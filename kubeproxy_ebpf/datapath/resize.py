@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 from kubeproxy_ebpf.datapath import batches
 from kubeproxy_ebpf.datapath.errors import MapSizeError
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.errors import KernelError
 from kubeproxy_ebpf.datapath.libbpf.kernel_types import MapType
-from kubeproxy_ebpf.datapath.libbpf.memory import SharedMemory
+from kubeproxy_ebpf.datapath.libbpf.memory import SharedMemory, shared_array
 from kubeproxy_ebpf.layout.changes import ArrayMap
 
 _KEYED = {MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE}
+_AGENT_ARRAYS = frozenset(array.value for array in ArrayMap)
 PEER_NAMES = "peer_names"
-"""An array whose index depends on its size: the owner's cookie, kept in the value, modulo the size."""
+"""An array that only the programs write, in words; the low bits of a socket's cookie are its place."""
 
 
 def copy_contents(name: str, old: int, new: int) -> None:
@@ -32,11 +32,16 @@ def copy_contents(name: str, old: int, new: int) -> None:
     Raises:
         MapSizeError: an entry could not be written.
     """
-    old_info, new_info = syscalls.map_info(old), syscalls.map_info(new)
-    if name in {array.value for array in ArrayMap}:
-        _copy_memory(old, old_info, new)
-    elif name == PEER_NAMES or old_info.type in {MapType.PERCPU_ARRAY, *_KEYED}:
-        failures = batches.insert(new, list(_entries(name, old, old_info, new_info)))
+    info = syscalls.map_info(old)
+    if name in _AGENT_ARRAYS or name == PEER_NAMES:
+        with _both(old, new) as (source, target):
+            # More bits of a cookie count in the larger array, so a name may be asked for at several places.
+            copies = len(target.view) // len(source.view) if name == PEER_NAMES else 1
+            for copy in range(copies):
+                target.view[copy * len(source.view) : (copy + 1) * len(source.view)] = source.view
+    elif info.type in {MapType.PERCPU_ARRAY, *_KEYED}:
+        entries = [entry for entry in batches.read(old, info) if info.type in _KEYED or any(entry[1])]
+        failures = batches.insert(new, entries)
         if failures:
             msg = (
                 f"cannot copy {len(failures)} entries of map {name} into a larger one: {os.strerror(failures[0].error)}"
@@ -46,13 +51,15 @@ def copy_contents(name: str, old: int, new: int) -> None:
 
 def copy_latecomers(name: str, old: int, new: int) -> None:
     """Add what the programs wrote to the old map since :func:`copy_contents`; what is in the new one is newer."""
-    old_info, new_info = syscalls.map_info(old), syscalls.map_info(new)
+    info = syscalls.map_info(old)
     if name == PEER_NAMES:
-        for key, value in _entries(name, old, old_info, new_info):
-            if not any(syscalls.map_lookup(new, key, new_info.value_size) or b""):
-                syscalls.map_update(new, key, value)
-    elif old_info.type in _KEYED:
-        for key, value in batches.read(old, old_info):
+        with _both(old, new) as (source, target), source.view.cast("Q") as before, target.view.cast("Q") as after:
+            for place, word in enumerate(before):
+                for copy in range(place, len(after) if word else 0, len(before)):
+                    if not after[copy]:
+                        target.publish(8 * copy, word)
+    elif info.type in _KEYED:
+        for key, value in batches.read(old, info):
             try:
                 syscalls.map_update(new, key, value, syscalls.NO_EXIST)
             except KernelError as error:
@@ -60,21 +67,7 @@ def copy_latecomers(name: str, old: int, new: int) -> None:
                     raise
 
 
-def _entries(name: str, fd: int, info: syscalls.MapInfo, new: syscalls.MapInfo) -> Iterator[tuple[bytes, bytes]]:
-    for key, value in batches.read(fd, info):
-        if info.type not in _KEYED and not any(value):
-            continue
-        if name == PEER_NAMES:
-            cookie = int.from_bytes(value[:4], sys.byteorder)
-            yield (cookie % new.max_entries).to_bytes(4, sys.byteorder), value
-        else:
-            yield key, value
-
-
-def _copy_memory(old: int, info: syscalls.MapInfo, new: int) -> None:
-    size = info.value_size * info.max_entries
-    with (
-        closing(SharedMemory(old, size, writable=False)) as source,
-        closing(SharedMemory(new, size, writable=True)) as target,
-    ):
-        target.view[:] = source.view[:]
+@contextmanager
+def _both(old: int, new: int) -> Iterator[tuple[SharedMemory, SharedMemory]]:
+    with closing(shared_array(old, writable=False)) as source, closing(shared_array(new, writable=True)) as target:
+        yield source, target

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 
+from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf._libbpf import ffi, lib
 
 
@@ -42,3 +43,10 @@ class SharedMemory:
             ffi.release(self._base)
         self.view.release()
         self._pages.close()
+
+
+def shared_array(fd: int, *, writable: bool) -> SharedMemory:
+    """Map all values of an mmapable array; the kernel keeps them eight bytes aligned, one after the other."""
+    info = syscalls.map_info(fd)
+    stride = (info.value_size + 7) // 8 * 8
+    return SharedMemory(fd, stride * info.max_entries, writable=writable)
