@@ -9,7 +9,7 @@ import sys
 from kubeproxy_ebpf.decode import addresses, fields
 from kubeproxy_ebpf.decode.errors import FieldError, show
 from kubeproxy_ebpf.decode.fields import HIGHEST_PORT, LONGEST_LABEL, Raw
-from kubeproxy_ebpf.decode.identity import Identity, reading, time_of
+from kubeproxy_ebpf.decode.identity import Identity, reading
 from kubeproxy_ebpf.model.address import Family
 from kubeproxy_ebpf.model.objects import Endpoint, EndpointPort, EndpointSlice, Ignored, ObjectName
 
@@ -55,7 +55,7 @@ def _endpoint_slice(identity: Identity, body: Raw, service: ObjectName, family: 
     ports = identity.usable("ports", body, MOST_PORTS, _port)
     endpoints = identity.usable("endpoints", body, MOST_ENDPOINTS, functools.partial(_endpoint, family=family))
     with fields.inside("metadata.annotations"):
-        changed_at = time_of(identity.annotations, ANNOTATION_CHANGED_AT)
+        changed_at = fields.text(identity.annotations, ANNOTATION_CHANGED_AT)
     return EndpointSlice(
         name=identity.name,
         service=service,

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from kubeproxy_ebpf.decode import fields
@@ -90,12 +88,3 @@ def _check(body: Raw, key: str, expected: str) -> None:
     given = fields.text(body, key, expected)
     if given != expected:
         raise FieldError(key, f"is {show(given)}", f"write {expected}")
-
-
-def time_of(raw: Raw, key: str) -> str:
-    """Return a time as RFC 3339 writes it, whether it comes as text or, as from YAML, as a time already."""
-    value = raw.get(key)
-    if isinstance(value, datetime):
-        utc = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-        return utc.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return sys.intern(fields.text(raw, key))

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import sys
+
 from kubeproxy_ebpf.decode import addresses, fields
 from kubeproxy_ebpf.decode.errors import FieldError, show
 from kubeproxy_ebpf.decode.fields import HIGHEST_PORT, LONGEST_LABEL, Raw
-from kubeproxy_ebpf.decode.identity import Identity, reading, time_of
+from kubeproxy_ebpf.decode.identity import Identity, reading
 from kubeproxy_ebpf.model.address import Address, Family, Prefix, family_of
 from kubeproxy_ebpf.model.objects import Ignored, Service, ServicePort, TrafficPolicy
 
@@ -68,7 +70,7 @@ def _service(identity: Identity, spec: Raw, load_balancer: Raw) -> Service:
         affinity_seconds = _affinity_seconds(identity, spec)
         source_ranges = _source_ranges(spec)
     with fields.inside("metadata"):
-        created = time_of(identity.metadata, "creationTimestamp")
+        created = sys.intern(fields.text(identity.metadata, "creationTimestamp"))
     excluded = _excluded(identity)
     return Service(
         name=identity.name,
