@@ -128,7 +128,7 @@ struct source_range_key {
 	struct address address;
 };
 
-/* affinity: the client is an address, or {0, 0, netns cookie} at a socket. */
+/* affinity: the client is an address, or {0, 0, netns cookie} at a socket (the cookie in host order). */
 struct affinity_key {
 	__u32 service;
 	__u32 pad;
@@ -141,10 +141,66 @@ struct affinity_record {
 	__u64 last_connection; /* bpf_ktime_get_boot_ns() */
 };
 
-/* peer_names: a TCP socket's cookie, direct mapped -> which origin it connected to. One word. */
+/*
+ * peer_names: a TCP socket's cookie, direct mapped -> which origin it connected to. One word, for the programs alone.
+ * The check is over the cookie, the frontend and the peer: neither another socket, nor an origin id that
+ * changed hands, nor a socket that connected elsewhere since can be taken for this one.
+ */
 struct peer_name {
-	__u32 cookie; /* low half of the socket's cookie */
+	__u32 check;
 	__u32 origin;
+};
+
+enum {
+	SOCKET_ORIGINS = 8,            /* frontends that a UDP socket remembers at no cost */
+	SOCKET_OVERFLOW_LIMIT = 1024,  /* displaced ones that one socket may have in socket_origins_overflow */
+};
+
+/* A frontend that a UDP socket has sent to, and where its datagrams went. Only the programs know these. */
+struct socket_origin {
+	struct address frontend;
+	struct address backend;
+	__be16 frontend_port;
+	__be16 backend_port;
+	__u32 origin;     /* origin id of the frontend */
+	__u32 backend_id;
+	__u32 generation; /* of the backend, when it was picked */
+	__u32 used;       /* the socket's clock when it was last sent to: of two with one backend, the later wins */
+	__u32 current;    /* 0: replies may still come, but the frontend has another backend by now */
+};
+
+/* A backend's address and port, without the socket. */
+struct socket_backend {
+	struct address address;
+	__be16 port;
+	__u8 pad[6];
+};
+
+/* socket_origins: storage of a UDP socket. The overflow is a chain from the oldest to the newest. */
+struct socket_origins {
+	__u32 clock;
+	__u32 count;
+	__u32 overflow_count;
+	__u32 pad;
+	struct socket_origin entries[SOCKET_ORIGINS];
+	struct socket_backend oldest;
+	struct socket_backend newest;
+};
+
+/* socket_origins_overflow: what did not fit a socket's storage, until the socket is closed. */
+struct overflow_key {
+	__u64 cookie;
+	struct socket_backend backend;
+};
+
+struct overflow_origin {
+	struct address frontend;
+	__be16 frontend_port;
+	__u16 pad;
+	__u32 backend_id;
+	__u32 generation;
+	__u32 pad2;
+	struct socket_backend next;
 };
 
 struct prefix {
@@ -195,6 +251,12 @@ enum verdict {
 	VERDICT_DNAT = 1,
 	VERDICT_REJECT = 2,
 	VERDICT_DROP = 3,
+};
+
+/* How a refusal is said to the socket: the programs' constant verdict_form, set before they are loaded. */
+enum verdict_form {
+	VERDICT_FORM_LOOPBACK = 0, /* no bpf_set_retval(): REJECT leads to a closed port of the loopback, DROP is EPERM */
+	VERDICT_FORM_RETVAL = 1,   /* REJECT is ECONNREFUSED, DROP is ETIMEDOUT */
 };
 
 /* events: ring buffer. */

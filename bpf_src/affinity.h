@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * sessionAffinity ClientIP.  At a socket the network namespace stands for the client: a pod has one, and one
+ * address of each family in it.
+ */
+#ifndef KUBEPROXY_AFFINITY_H
+#define KUBEPROXY_AFFINITY_H
+
+#include "select.h"
+
+static __always_inline void affinity_key_set(struct bpf_sock_addr *ctx, __u32 service, struct affinity_key *key)
+{
+	__u64 *halves = (__u64 *)&key->client;
+
+	key->service = service;
+	key->pad = 0;
+	halves[0] = 0;
+	halves[1] = bpf_get_netns_cookie(ctx);
+}
+
+/* Finds the backend that the client must go back to, and starts its time anew. */
+static __noinline __u32 affinity_find(struct bpf_sock_addr *ctx, __u32 service, __u32 seconds, __u32 in_set_flag)
+{
+	struct affinity_key ALIGNED key;
+	struct affinity_record *record;
+	struct choice choice;
+	__u64 now;
+
+	affinity_key_set(ctx, service, &key);
+	record = bpf_map_lookup_elem(&affinity, &key);
+	if (!record)
+		return NO_BACKEND;
+	/* The endpoint may have gone, or left the set that applies here: then it is as if there were no record. */
+	if (!(backend_read(READ_ONCE(record->backend), service, &choice) & in_set_flag) ||
+	    choice.generation != READ_ONCE(record->generation))
+		return NO_BACKEND;
+	now = bpf_ktime_get_boot_ns();
+	if (now - record->last_connection >= (__u64)seconds * 1000000000)
+		return NO_BACKEND;
+	record->last_connection = now;
+	return choice.id;
+}
+
+static __noinline int affinity_remember(struct bpf_sock_addr *ctx, __u32 service, __u32 backend, __u32 generation)
+{
+	struct affinity_record record = {
+		.backend = backend,
+		.generation = generation,
+		.last_connection = bpf_ktime_get_boot_ns(),
+	};
+	struct affinity_key ALIGNED key;
+
+	affinity_key_set(ctx, service, &key);
+	return bpf_map_update_elem(&affinity, &key, &record, BPF_ANY);
+}
+
+#endif

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Services at sockets: a Service's address becomes a backend's once, when a socket connects or
+ * first sends, and the socket's owner keeps seeing the Service.  What is no Service's is left as it is.
+ */
+#include "address.h"
+#include "affinity.h"
+#include "loopback.h"
+#include "peer_names.h"
+#include "reject.h"
+#include "socket_origins.h"
+#include "source_ranges.h"
+
+#define IPPROTO_TCP   6
+#define IPPROTO_UDP   17
+#define IPPROTO_MPTCP 262
+
+/* Which hook a program serves; known at compile time. */
+struct hook {
+	bool ipv6;
+	bool sendmsg;
+};
+
+/* A destination on its way through the programs. */
+struct request {
+	struct bpf_sock_addr *ctx;
+	const struct settings *settings;
+	const struct frontend_key *asked; /* by the socket */
+	const struct frontend_key *key;   /* looked up for it */
+	bool in_service_cidr;
+	__u32 address_kinds; /* not known yet in a service CIDR */
+};
+
+/* The protocol that Services know a socket by; 0: they have none for it. */
+static __always_inline __u8 service_protocol(__u32 protocol)
+{
+	if (protocol == IPPROTO_MPTCP)
+		return IPPROTO_TCP;
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP ? protocol : 0;
+}
+
+static __always_inline void source_read(struct bpf_sock_addr *ctx, struct hook hook, bool ipv4, struct address *source)
+{
+	bound_address_read(ctx, ipv4, source);
+	/* A datagram may name its source (IP_PKTINFO); only these hooks can see it. */
+	if (!hook.sendmsg)
+		return;
+	if (!hook.ipv6) {
+		if (ctx->msg_src_ip4)
+			source->words[3] = ctx->msg_src_ip4;
+	} else if (ctx->msg_src_ip6[0] | ctx->msg_src_ip6[1] | ctx->msg_src_ip6[2] | ctx->msg_src_ip6[3]) {
+		source->words[0] = ctx->msg_src_ip6[0];
+		source->words[1] = ctx->msg_src_ip6[1];
+		source->words[2] = ctx->msg_src_ip6[2];
+		source->words[3] = ctx->msg_src_ip6[3];
+	}
+}
+
+static __always_inline int pass_untouched(const struct request *request)
+{
+	if (request->asked->protocol == IPPROTO_UDP && socket_origins_get(request->ctx))
+		direct_use_remember(request->ctx, request->asked);
+	return PROCEED;
+}
+
+/* No frontend: a ClusterIP has no such port, the address is nobody's, or it is not for us to judge. */
+static __always_inline int miss_judge(const struct request *request, struct hook hook)
+{
+	const struct settings *settings = request->settings;
+	const struct address *address = &request->key->address;
+	__u32 kinds = request->in_service_cidr ? address_kinds(address) : request->address_kinds;
+
+	if (kinds & ADDRESS_EXCLUDED)
+		return pass_untouched(request);
+	if (kinds & ADDRESS_CLUSTER_IP)
+		return decision_enforce(request->ctx, hook.ipv6, request->asked, 0, REASON_UNKNOWN_PORT);
+	if (!kinds && request->in_service_cidr &&
+	    !prefixes_contain(settings->excluded_cidrs, READ_ONCE(settings->excluded_cidr_count), address))
+		return decision_enforce(request->ctx, hook.ipv6, request->asked, 0, REASON_UNALLOCATED_ADDRESS);
+	return pass_untouched(request);
+}
+
+/* Chooses a backend of a set that is not empty. Returns a reason if there is none to be had. */
+static __always_inline __u8 backend_select(const struct request *request, struct hook hook,
+					   const struct frontend *frontend, const struct service_view *view,
+					   __u64 cookie, struct choice *choice)
+{
+	bool udp = request->asked->protocol == IPPROTO_UDP;
+	__u32 number = udp ? socket_hash(cookie, frontend->origin) : bpf_get_prandom_u32();
+	struct bpf_sock_addr *ctx = request->ctx;
+	__u32 kept = NO_BACKEND;
+	struct address source;
+
+	if (view->affinity_seconds)
+		kept = affinity_find(ctx, frontend->service, view->affinity_seconds, view->in_set_flag);
+	if (kept == NO_BACKEND || !backend_read(kept, frontend->service, choice))
+		if (!set_pick(view->set, number, frontend->service, choice))
+			return REASON_MISSING_ENTRY;
+
+	source_read(ctx, hook, address_is_ipv4(&request->key->address), &source);
+	if (address_is_loopback(&source) && !loopback_reaches(ctx, request->settings, &choice->backend->address)) {
+		kept = loopback_pick(ctx, view->set, frontend->service);
+		if (kept == NO_BACKEND || !backend_read(kept, frontend->service, choice))
+			return REASON_LOOPBACK_SOURCE;
+	}
+	if (view->affinity_seconds && kept == NO_BACKEND)
+		affinity_remember(ctx, frontend->service, choice->id, choice->generation);
+	return REASON_NONE;
+}
+
+/* A new connection to a frontend, or a socket's first datagram to it. */
+static __always_inline int frontend_translate(const struct request *request, struct hook hook,
+					      const struct frontend *frontend)
+{
+	bool ipv4 = address_is_ipv4(&request->key->address), udp = request->asked->protocol == IPPROTO_UDP;
+	const struct frontend_key *asked = request->asked;
+	struct bpf_sock_addr *ctx = request->ctx;
+	__u32 service = frontend->service;
+	struct service_view view;
+	struct choice choice;
+	__u64 cookie;
+	__u8 reason;
+
+	if (!service_read(frontend, &view))
+		return decision_enforce(ctx, hook.ipv6, asked, service, REASON_MISSING_ENTRY);
+	/* Before all else, also without endpoints. */
+	if (frontend->kind == FRONTEND_LOAD_BALANCER && view.flags & SERVICE_SOURCE_RANGES) {
+		struct address ALIGNED source;
+
+		source_read(ctx, hook, ipv4, &source);
+		if (!source_is_allowed(ctx, service, &source))
+			return decision_enforce(ctx, hook.ipv6, asked, service, REASON_SOURCE_NOT_ALLOWED);
+	}
+	if (!set_count(view.set))
+		return decision_enforce(ctx, hook.ipv6, asked, service,
+					view.flags & SERVICE_HAS_ENDPOINTS ? REASON_NO_LOCAL_ENDPOINTS :
+									     REASON_NO_ENDPOINTS);
+	cookie = bpf_get_socket_cookie(ctx);
+	reason = backend_select(request, hook, frontend, &view, cookie, &choice);
+	if (reason == REASON_NONE && udp && datagram_remember(ctx, asked, frontend->origin, choice.id, choice.generation))
+		reason = REASON_SOCKET_ORIGINS_FULL;
+	if (reason != REASON_NONE)
+		return decision_enforce(ctx, hook.ipv6, asked, service, reason);
+	if (!udp)
+		peer_name_remember(cookie, frontend->origin, request->key, &choice.backend->address, choice.port);
+	connection_count(service);
+	if (request->settings->flags & SETTINGS_LISTENING)
+		translation_report(ctx, asked, service, choice.id);
+	user_address_write(ctx, hook.ipv6, &choice.backend->address, choice.port);
+	return PROCEED;
+}
+
+/* Where most destinations are no Service's, their address is asked for first: one look-up, and they are done. */
+static __always_inline int request_serve(struct request *request, struct hook hook)
+{
+	struct socket_origins *storage;
+	struct frontend frontend;
+
+	if (!request->in_service_cidr) {
+		request->address_kinds = address_kinds(&request->key->address);
+		if (!request->address_kinds || request->address_kinds & ADDRESS_EXCLUDED)
+			return pass_untouched(request);
+	}
+	if (request->asked->protocol == IPPROTO_UDP) {
+		storage = socket_origins_get(request->ctx);
+		const struct socket_origin *kept =
+			storage ? socket_origin_find(storage, request->asked, request->key) : NULL;
+
+		if (kept) {
+			user_address_write(request->ctx, hook.ipv6, &kept->backend, kept->backend_port);
+			return PROCEED;
+		}
+	}
+	if (!frontend_find(request->key, &frontend))
+		return miss_judge(request, hook);
+	return frontend_translate(request, hook, &frontend);
+}
+
+static __always_inline int destination_translate(struct bpf_sock_addr *ctx, struct hook hook)
+{
+	const struct settings *settings = settings_get();
+	struct frontend_key ALIGNED asked, ALIGNED aliased;
+	struct request request = {.ctx = ctx, .settings = settings, .asked = &asked, .key = &asked};
+
+	asked.protocol = service_protocol(ctx->protocol);
+	if (!asked.protocol || !settings)
+		return PROCEED;
+	user_address_read(ctx, hook.ipv6, &asked.address);
+	asked.port = ctx->user_port;
+	asked.pad = 0;
+	if (address_is_ipv4(&asked.address) && ipv4_is_loopback(asked.address.words[3])) {
+		aliased = asked;
+		if (!loopback_destination(ctx, settings, &aliased.address))
+			return pass_untouched(&request);
+		request.key = &aliased;
+	}
+	request.in_service_cidr =
+		prefixes_contain(settings->service_cidrs, READ_ONCE(settings->service_cidr_count), &asked.address);
+	return request_serve(&request, hook);
+}
+
+static __always_inline int peer_rename(struct bpf_sock_addr *ctx, bool ipv6)
+{
+	__u8 protocol = service_protocol(ctx->protocol);
+	const struct origin *origin;
+	struct address ALIGNED peer;
+
+	if (protocol == IPPROTO_UDP)
+		datagram_peer_rename(ctx, ipv6);
+	if (protocol != IPPROTO_TCP)
+		return PROCEED;
+	user_address_read(ctx, ipv6, &peer);
+	origin = peer_name_find(bpf_get_socket_cookie(ctx), &peer, ctx->user_port);
+	if (origin)
+		user_address_write(ctx, ipv6, &origin->frontend.address, origin->frontend.port);
+	return PROCEED;
+}
+
+static __always_inline int reply_rename(struct bpf_sock_addr *ctx, bool ipv6)
+{
+	if (ctx->protocol == IPPROTO_UDP)
+		datagram_peer_rename(ctx, ipv6);
+	return PROCEED;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	return destination_translate(ctx, (struct hook){.ipv6 = false, .sendmsg = false});
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	return destination_translate(ctx, (struct hook){.ipv6 = true, .sendmsg = false});
+}
+
+SEC("cgroup/sendmsg4")
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return destination_translate(ctx, (struct hook){.ipv6 = false, .sendmsg = true});
+}
+
+SEC("cgroup/sendmsg6")
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return destination_translate(ctx, (struct hook){.ipv6 = true, .sendmsg = true});
+}
+
+SEC("cgroup/recvmsg4")
+int recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return reply_rename(ctx, false);
+}
+
+SEC("cgroup/recvmsg6")
+int recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return reply_rename(ctx, true);
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	return peer_rename(ctx, false);
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	return peer_rename(ctx, true);
+}
+
+/* The storage goes with the socket; what it displaced must be cleared away. */
+SEC("cgroup/sock_release")
+int sock_release(struct bpf_sock *ctx)
+{
+	struct socket_origins *storage;
+	__u64 cookie;
+
+	if (ctx->protocol != IPPROTO_UDP)
+		return PROCEED;
+	storage = bpf_sk_storage_get(&socket_origins, ctx, NULL, 0);
+	if (!storage || !storage->overflow_count)
+		return PROCEED;
+	cookie = bpf_get_socket_cookie(ctx);
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < SOCKET_OVERFLOW_LIMIT; i++)
+		if (!overflow_take_oldest(storage, cookie, true))
+			break;
+	return PROCEED;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What was decided before the programs were loaded (constants) and what may change while they run (one map entry).
+ */
+#ifndef KUBEPROXY_SETTINGS_H
+#define KUBEPROXY_SETTINGS_H
+
+#include "address.h"
+#include "maps.h"
+
+/* enum verdict_form; the verifier removes what it rules out, calls of unknown helpers among it. */
+const volatile __u32 verdict_form = VERDICT_FORM_LOOPBACK;
+
+/* The number of peer_names, a power of two, less one. */
+const volatile __u32 peer_name_mask = (1 << 20) - 1;
+
+static __always_inline const struct settings *settings_get(void)
+{
+	__u32 only = 0;
+
+	return bpf_map_lookup_elem(&settings, &only);
+}
+
+static __always_inline bool prefixes_contain(const struct prefix *prefixes, __u32 count, const struct address *address)
+{
+	__u64 high = address_half(address, 0), low = address_half(address, 1);
+
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < MAX_CIDRS && i < count; i++) {
+		const struct prefix *prefix = &prefixes[i];
+
+		if ((low & address_half(&prefix->mask, 1)) == address_half(&prefix->network, 1) &&
+		    (high & address_half(&prefix->mask, 0)) == address_half(&prefix->network, 0))
+			return true;
+	}
+	return false;
+}
+
+/* Whether the socket lives in the host's network namespace; any namespace may be it while it is not known. */
+static __always_inline bool is_host_namespace(struct bpf_sock_addr *ctx, const struct settings *settings)
+{
+	return !settings->host_netns_cookie || bpf_get_netns_cookie(ctx) == settings->host_netns_cookie;
+}
+
+#endif
