@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cgroups of the demo: made below the machine's cgroup v2 root, emptied and removed with all that runs in them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from demo.waiting import wait_until
+
+
+def cgroup_root() -> Path:
+    """Return where cgroup v2 is mounted.
+
+    Raises:
+        FileNotFoundError: it is mounted nowhere.
+    """
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount, _, source = line.partition(" - ")
+        if source.startswith("cgroup2 "):
+            return Path(mount.split()[4])
+    msg = "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup"
+    raise FileNotFoundError(msg)
+
+
+def make(cgroup: Path) -> Path:
+    """Create a cgroup and return it."""
+    cgroup.mkdir(parents=True)
+    return cgroup
+
+
+def processes(cgroup: Path) -> Iterator[int]:
+    """Yield the ids of all processes in a cgroup and below, as this process sees them."""
+    for listing in cgroup.rglob("cgroup.procs"):
+        with suppress(OSError):  # a cgroup that goes away while it is asked has no processes
+            yield from map(int, listing.read_text().split())
+
+
+def remove(cgroup: Path) -> None:
+    """Kill what runs in a cgroup and below, wait until it has ended, and remove the cgroups.
+
+    Raises:
+        TimeoutError: a process does not die.
+    """
+    if not cgroup.exists():
+        return
+    _kill(cgroup)
+    wait_until(lambda: not any(processes(cgroup)), f"the processes in {cgroup} to end")
+    for folder in sorted((path for path in cgroup.rglob("*") if path.is_dir()), reverse=True):
+        folder.rmdir()
+    cgroup.rmdir()
+
+
+def _kill(cgroup: Path) -> None:
+    switch = cgroup / "cgroup.kill"  # Linux 5.14 and newer
+    if switch.exists():
+        switch.write_text("1")
+        return
+    for process in processes(cgroup):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
