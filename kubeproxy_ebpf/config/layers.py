@@ -39,14 +39,21 @@ Layer = Mapping[str, Given]
 class Values:
     """One checked value per key."""
 
-    def __init__(self, given: Mapping[str, object]) -> None:
-        """Take the values that were given; the keys know their defaults."""
-        self._given = given
+    def __init__(self) -> None:
+        """Start with the keys' defaults."""
+        self._values: dict[str, object] = {}
+        self._given: dict[str, Given] = {}
+
+    def offer(self, name: str, given: Given, value: object) -> None:
+        """Take over a value, unless an earlier one goes before it."""
+        if name not in self._given:
+            self._values[name] = value
+            self._given[name] = given
 
     def get(self, key: Key[T]) -> T | None:
         """Return a key's value, else its default."""
-        if key.name in self._given:
-            return cast("T", self._given[key.name])
+        if key.name in self._values:
+            return cast("T", self._values[key.name])
         return key.default
 
     def require(self, key: Key[T]) -> T:
@@ -57,14 +64,14 @@ class Values:
             raise LookupError(msg)
         return value
 
-    def is_given(self, key: Key[Any]) -> bool:
-        """Whether anybody gave the key."""
-        return key.name in self._given
+    def given(self, key: Key[Any]) -> Given | None:
+        """Return what was written for a key."""
+        return self._given.get(key.name)
 
 
 def read_layers(layers: Sequence[Layer]) -> tuple[Values, list[Fault]]:
     """Check every value of every layer, also those that are overridden; earlier layers win."""
-    values: dict[str, object] = {}
+    values = Values()
     faults: list[Fault] = []
     for layer in layers:
         for name, given in layer.items():
@@ -73,8 +80,8 @@ def read_layers(layers: Sequence[Layer]) -> tuple[Values, list[Fault]]:
             except InvalidValueError as error:
                 faults.append(_fault(given, error))
             else:
-                values.setdefault(name, parsed)
-    return Values(values), faults
+                values.offer(name, given, parsed)
+    return values, faults
 
 
 def flag_layer(flags: Mapping[str, object], keys: Iterable[Key[Any]]) -> Layer:

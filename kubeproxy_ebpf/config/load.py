@@ -143,17 +143,20 @@ def _beside_source(layer: Layer, flags: Layer) -> Layer:
 def _contradictions(values: Values) -> list[Fault]:
     """Return what single values cannot show."""
     faults: list[Fault] = []
-    if values.is_given(keys.MANIFESTS) and values.is_given(keys.KUBECONFIG):
-        faults.append(Fault(None, "manifests and kubeconfig are both given; there is one source of objects: drop one"))
+    manifests, kubeconfig = values.given(keys.MANIFESTS), values.given(keys.KUBECONFIG)
+    if manifests and kubeconfig:
+        what = f"{kubeconfig.name}: it is given beside {manifests.name}; there is one source of objects: drop one"
+        faults.append(Fault(kubeconfig.path, what))
     needed: Mapping[LocalDetection, keys.Key[Any]] = {
         LocalDetection.CLUSTER_CIDR: keys.CLUSTER_CIDRS,
         LocalDetection.BRIDGE_INTERFACE: keys.BRIDGE_INTERFACE,
         LocalDetection.INTERFACE_NAME_PREFIX: keys.INTERFACE_NAME_PREFIX,
     }
-    mode = values.get(keys.DETECT_LOCAL_MODE)
+    mode, given = values.get(keys.DETECT_LOCAL_MODE), values.given(keys.DETECT_LOCAL_MODE)
     key = needed.get(mode) if mode is not None else None
-    if mode is not None and key is not None and not values.get(key):
-        faults.append(Fault(None, f"detectLocalMode {mode.value} needs {key.name}; give it, or another mode"))
+    if given and mode and key and not values.get(key):
+        what = f"{given.name}: {mode.value} needs {key.name}; give it, or another mode"
+        faults.append(Fault(given.path, what))
     return faults
 
 
@@ -200,8 +203,7 @@ def _located(file: Path | None, text: bytes, faults: Sequence[Fault]) -> list[Pr
     placed: list[tuple[int, Problem]] = []
     for fault in faults:
         if fault.path is None:
-            where = "command line" if file is None or fault.what.startswith("--") else f"{file} and command line"
-            placed.append((0, Problem(where, fault.what)))
+            placed.append((0, Problem("command line", fault.what)))
         else:
             line = lines.get((0, *fault.path), 1)
             placed.append((line, Problem(f"{file}:{line}", fault.what)))
