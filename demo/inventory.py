@@ -8,6 +8,7 @@ cgroups of the demo carry its name.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from demo import cgroups
 from kubeproxy_ebpf.datapath.libbpf import syscalls
+from kubeproxy_ebpf.datapath.libbpf.errors import KernelError
 
 Listing = dict[str, frozenset[str]]
 """Kind of thing -> each one's name."""
@@ -24,7 +26,7 @@ PROCESSES, NAMESPACES, CGROUPS, MOUNTS = "processes", "network namespaces", "cgr
 PROGRAMS, MAPS, LINKS, PINS = "BPF programs", "BPF maps", "BPF links", "pins in bpffs"
 DEVICES, ROUTES, FILES = "network devices", "routes and rules", "temporary files"
 
-_DESCRIPTORS = {"prog_id": PROGRAMS, "map_id": MAPS, "link_id": LINKS}
+_OBJECTS = {"prog_id": PROGRAMS, "map_id": MAPS, "link_id": LINKS}
 """Keys of /proc/<process>/fdinfo/<descriptor> (proc(5))."""
 _START_TIME = 19
 """Index of field 22 of /proc/<process>/stat, counted from the one after the name."""
@@ -38,7 +40,7 @@ def of_machine() -> Listing:
         **_of_processes(running),
         CGROUPS: frozenset(str(path) for path in cgroups.cgroup_root().rglob("*") if path.is_dir()),
         MOUNTS: frozenset(f"{where} ({kind})" for where, kind in mounts),
-        PINS: frozenset(str(pin) for where, kind in mounts if kind == "bpf" for pin in Path(where).rglob("*")),
+        PINS: frozenset(str(pin) for where, kind in mounts if kind == "bpf" for pin in _pins(Path(where))),
         DEVICES: frozenset(_lines("ip", "-oneline", "-brief", "link")),
         ROUTES: frozenset(
             f"{family} {line}"
@@ -53,16 +55,23 @@ def of_machine() -> Listing:
     }
 
 
-def of_demo(cgroup: Path) -> Listing:
-    """List what the processes in the demo's cgroup are and hold at this moment."""
+def of_demo(cgroup: Path, bpffs: Path) -> Listing:
+    """List what the processes in the demo's cgroup are and hold at this moment, and what is pinned in their bpffs."""
     running = list(cgroups.processes(cgroup))
     folders = (path for path in (cgroup, *cgroup.rglob("*")) if path.is_dir())
-    found: dict[str, set[str]] = {kind: set() for kind in _DESCRIPTORS.values()}
+    found: dict[str, set[str]] = {kind: set() for kind in _OBJECTS.values()}
+    pins: set[str] = set()
     for process in running:
-        for key, identity in _descriptors(process):
-            found[_DESCRIPTORS[key]].add(identity)
+        for kind, identity in _held_objects(process):
+            found[kind].add(identity)
+    if running:
+        mount = Path(f"/proc/{running[0]}/root") / bpffs.relative_to("/")  # in the demo's mount namespace
+        for pin in _pins(mount):
+            pins.add(str(bpffs / pin.relative_to(mount)))
+            for kind, identity in _pinned_objects(pin):
+                found[kind].add(identity)
     objects = {kind: frozenset(ids) for kind, ids in found.items()}
-    return {**_of_processes(running), CGROUPS: frozenset(map(str, folders)), **objects}
+    return {**_of_processes(running), CGROUPS: frozenset(map(str, folders)), PINS: frozenset(pins), **objects}
 
 
 def joined(listings: Iterable[Listing]) -> Listing:
@@ -104,15 +113,40 @@ def count(kind: str, items: frozenset[str]) -> int:
     return len({item.partition(" ")[0] for item in items}) if kind == NAMESPACES else len(items)
 
 
-def _descriptors(process: int) -> list[tuple[str, str]]:
+def _pins(bpffs: Path) -> list[Path]:
+    """Return the files in a BPF file system."""
+    with suppress(OSError):  # it was removed meanwhile
+        return [path for path in bpffs.rglob("*") if path.is_file()]
+    return []
+
+
+def _pinned_objects(pin: Path) -> list[tuple[str, str]]:
+    """Return kind and id of what is pinned; a link names its program too."""
+    try:
+        descriptor = syscalls.open_pinned(str(pin))
+    except KernelError:  # it was removed meanwhile
+        return []
+    try:
+        return _described(Path(f"/proc/self/fdinfo/{descriptor}"))
+    finally:
+        os.close(descriptor)
+
+
+def _held_objects(process: int) -> list[tuple[str, str]]:
     """Return kind and id of the BPF objects behind a process' descriptors."""
     found = []
     with suppress(OSError):  # it ended meanwhile
         for description in Path(f"/proc/{process}/fdinfo").iterdir():
-            with suppress(OSError):  # it was closed meanwhile
-                fields = (line.partition(":") for line in description.read_text().splitlines())
-                found += [(key, value.strip()) for key, _, value in fields if key in _DESCRIPTORS]
+            found += _described(description)
     return found
+
+
+def _described(description: Path) -> list[tuple[str, str]]:
+    """Return kind and id of the BPF objects that a file of fdinfo names."""
+    with suppress(OSError):  # it was closed meanwhile
+        fields = (line.partition(":") for line in description.read_text().splitlines())
+        return [(_OBJECTS[key], value.strip()) for key, _, value in fields if key in _OBJECTS]
+    return []
 
 
 def _mounts() -> list[tuple[str, str]]:

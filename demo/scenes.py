@@ -33,6 +33,8 @@ SCENES = (
     lifecycle.dump,
     lifecycle.agent_stops,
 )
+BPFFS = "bpffs"
+"""Name of the BPF file system in the demo's folder; mounted in the demo's mount namespace only."""
 _LOG_LINES = 15
 
 
@@ -52,7 +54,7 @@ def main() -> int:
 
 
 def _play(console: Console, folder: Path, cgroup: Path, log: Path) -> None:
-    bpffs = folder / "bpffs"
+    bpffs = folder / BPFFS
     bpffs.mkdir()
     subprocess.run(["mount", "-t", "bpf", "bpf", bpffs], check=True)
     world = World(cgroup)

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from demo import cgroups, inventory
 from demo.processes import ROOT
+from demo.scenes import BPFFS
 from demo.waiting import wait_until
 
 PATIENCE = 150.0
@@ -74,7 +75,7 @@ def _run_and_remove(console: Console, folder: Path, cgroup: Path) -> tuple[int, 
         folder.mkdir(mode=0o700)
         cgroups.make(cgroup)
         scenes = _start(folder, cgroup)
-        result = _wait(scenes, cgroup, own)
+        result = _wait(scenes, cgroup, folder / BPFFS, own)
     except InterruptedDemoError as interruption:
         console.print(f"\n[yellow]{interruption}: tidying up[/]")
         result = _INTERRUPTED
@@ -82,7 +83,7 @@ def _run_and_remove(console: Console, folder: Path, cgroup: Path) -> tuple[int, 
         console.print(f"\n[red]{problem}[/]")
         result = 1
     finally:
-        own.append(inventory.of_demo(cgroup))
+        own.append(inventory.of_demo(cgroup, folder / BPFFS))
         if scenes is not None:
             scenes.kill()
             scenes.wait()
@@ -109,11 +110,11 @@ def _start(folder: Path, cgroup: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*command, *scenes], cwd=ROOT, start_new_session=True)
 
 
-def _wait(scenes: subprocess.Popen[bytes], cgroup: Path, own: list[inventory.Listing]) -> int:
+def _wait(scenes: subprocess.Popen[bytes], cgroup: Path, bpffs: Path, own: list[inventory.Listing]) -> int:
     """Wait for the scenes to end, and note meanwhile what belongs to them."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        own[:] = [inventory.joined([*own, inventory.of_demo(cgroup)])]
+        own[:] = [inventory.joined([*own, inventory.of_demo(cgroup, bpffs)])]
         try:
             return scenes.wait(_LOOK_AROUND)
         except subprocess.TimeoutExpired:
