@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+# The front door. In a fresh clone, as root: `make demo`, `make test`.
+
+BIN     := .venv/bin
+PYTHON  := $(BIN)/python
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+PYTHON_FILES := kubeproxy_ebpf tests tools bench demo build_bpf.py
+C_FILES      := $(wildcard bpf_src/*.[ch])
+SHELL_FILES  := .ci/run tools/install-packages tools/find-python tools/make-environment tools/kernels/init tools/kernels/node
+PYTEST       := $(PYTHON) -m pytest
+# Each command that touches the kernel must leave it as it found it.
+LEAVES_NOTHING := $(PYTHON) tools/leaves_nothing.py
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: install
+install: ## install what is missing: Debian packages (as root) and a virtual environment, .venv
+	@tools/install-packages build
+	@tools/make-environment
+
+.PHONY: build
+build: install ## compile the eBPF objects and the libbpf binding, in place
+	@$(PYTHON) build_bpf.py
+
+.PHONY: demo
+demo: build root ## see Services work without kube-proxy (root)
+	@$(LEAVES_NOTHING) demo/run
+
+.PHONY: lint
+lint: install ## check style: Python, C, shell, spelling, the lock file
+	@ruff check --quiet --output-format concise $(wildcard $(PYTHON_FILES))
+	@ruff format --quiet --check $(wildcard $(PYTHON_FILES))
+	@clang-format --dry-run -Werror $(C_FILES)
+	@shellcheck $(SHELL_FILES)
+	@$(PYTHON) -m codespell_lib
+	@$(PYTHON) tools/lock_requirements.py --check
+
+.PHONY: types
+types: install ## check types
+	@$(PYTHON) -m mypy --no-error-summary
+
+.PHONY: imports
+imports: install ## check who may know whom
+	@lint-imports --no-logo --no-timings >.imports 2>&1 || { cat .imports; rm .imports; exit 1; }; rm .imports
+
+.PHONY: unit
+unit: install ## test what needs neither root nor the kernel; takes seconds
+	@$(PYTEST) -q -m "not kernel" $(TESTS)
+
+.PHONY: kernel
+kernel: build root ## test with real programs and sockets, in namespaces of their own (root)
+	@$(LEAVES_NOTHING) $(PYTEST) -m kernel $(TESTS)
+
+.PHONY: test
+test: build root ## check and test everything (root)
+	@$(MAKE) --no-print-directory --keep-going lint types imports all-tests
+
+.PHONY: all-tests
+all-tests: build root
+	@$(LEAVES_NOTHING) $(PYTEST)
+
+.PHONY: test-kernels
+test-kernels: build root ## run the kernel tests on older and newer kernels in QEMU; slow (root; KERNELS="5.10 6.1")
+	@tools/install-packages kernels
+	@$(PYTHON) -m tools.kernels $(KERNELS)
+
+.PHONY: bench
+bench: build root ## measure against kube-proxy; writes docs/benchmarks.md (root)
+	@tools/install-packages bench
+	@bench/run
+
+.PHONY: lock
+lock: install ## choose the newest versions that pyproject.toml allows; writes requirements.lock
+	@$(PYTHON) tools/lock_requirements.py
+
+.PHONY: format
+format: install ## put Python and C into shape
+	@ruff check --quiet --fix $(wildcard $(PYTHON_FILES))
+	@ruff format --quiet $(wildcard $(PYTHON_FILES))
+	@clang-format -i $(C_FILES)
+
+.PHONY: clean
+clean: ## remove what was built; the caches in ~/.cache/kubeproxy-ebpf stay
+	rm -rf .venv build dist kubeproxy_ebpf/bpf kubeproxy_ebpf/datapath/libbpf/*.so .hypothesis .*_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "make: this needs root; try: sudo make $(MAKECMDGOALS)" >&2; exit 1; }
