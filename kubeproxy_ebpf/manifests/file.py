@@ -50,6 +50,8 @@ class ManifestProblem(NamedTuple):
     subject: str
     reason: str
     """What is wrong and the remedy."""
+    is_partial: bool = False
+    """The object is in effect, without the part that this is about."""
 
     def __str__(self) -> str:
         """Return ``file:line: reason``."""
@@ -104,15 +106,17 @@ def read_text(file: Path) -> bytes | None:
     except OSError as error:
         msg = f"cannot be opened ({error.strerror}); make it readable or remove it"
         raise UnreadableFileError(msg) from error
-    with os.fdopen(descriptor, "rb") as opened:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             msg = "is no regular file; remove it"
             raise UnreadableFileError(msg)
-        try:
+        with open(descriptor, "rb", closefd=False) as opened:
             text = opened.read(LARGEST_FILE + 1)
-        except OSError as error:
-            msg = f"cannot be read ({error.strerror}); make it readable or remove it"
-            raise UnreadableFileError(msg) from error
+    except OSError as error:
+        msg = f"cannot be read ({error.strerror}); make it readable or remove it"
+        raise UnreadableFileError(msg) from error
+    finally:
+        os.close(descriptor)
     if len(text) > LARGEST_FILE:
         msg = f"is larger than {LARGEST_FILE >> 20} MiB; split it"
         raise UnreadableFileError(msg)
@@ -150,6 +154,7 @@ class _Fault(NamedTuple):
     path: yaml_reader.Path
     subject: str
     reason: str
+    is_partial: bool = False
 
 
 class _Reader:
@@ -169,11 +174,11 @@ class _Reader:
         if raw is None:
             return  # an empty document
         if not isinstance(raw, dict):
-            self._fault(path, "", "holds something that is no object; write one with apiVersion, kind and metadata")
+            self._fault_unnamed(path, "holds something that is no object; write one with apiVersion, kind and metadata")
             return
         given = raw.get("kind", kind)
         if not isinstance(given, str) or not given:
-            self._fault(path, "", "holds an object without kind; write its apiVersion and kind")
+            self._fault_unnamed(path, "holds an object without kind; write its apiVersion and kind")
         elif given.endswith("List") and "items" in raw:
             self._read_list(raw, path, given.removesuffix("List"), depth)
         elif given in _DECODERS and _group(raw, given) == _DECODERS[given].group:
@@ -184,12 +189,12 @@ class _Reader:
     def _read_list(self, raw: Mapping[str, object], path: yaml_reader.Path, kind: str, depth: int) -> None:
         items = raw["items"]
         if depth >= _DEEPEST_LIST:
-            self._fault(path, "", f"holds lists in lists, more than {_DEEPEST_LIST} deep; write them flat")
+            self._fault_unnamed(path, f"holds lists in lists, more than {_DEEPEST_LIST} deep; write them flat")
         elif isinstance(items, list):
             for index, item in enumerate(items):
                 self.read(item, (*path, "items", index), kind, depth + 1)
         elif items is not None:
-            self._fault((*path, "items"), "", "holds a list whose items are no list; write one")
+            self._fault_unnamed((*path, "items"), "holds a list whose items are no list; write one")
 
     def _read_object(self, raw: Mapping[str, object], path: yaml_reader.Path, kind: str) -> None:
         try:
@@ -197,33 +202,37 @@ class _Reader:
         except ObjectError as error:
             key = ObjectKey(kind, error.name)
             if key.name.name.startswith("("):  # what stands for a name that could not be read
-                self._fault(path, "", str(error))
+                self._fault_unnamed(path, str(error))
             else:
                 self._refused.add(key)
-                self._fault((*path, *_field_path(error.field)), str(key), str(error), is_named=True)
+                self._fault(_Fault((*path, *_field_path(error.field)), str(key), str(error)))
             return
         name = ObjectName("", newest.name) if isinstance(newest, Node) else newest.name
         key = ObjectKey(kind, name)
         if key in self._objects:
             reason = f"{key}: is in this file twice, the first counts; remove one"
-            self._fault(path, str(key), reason, is_named=True)
+            self._fault(_Fault(path, str(key), reason))
             return
         self._objects[key] = PlacedObject(newest, path)
         if not isinstance(newest, Ignored):
             for sentence in newest.problems:
-                self._fault(path, str(key), sentence, is_named=True)
+                self._fault(_Fault(path, str(key), sentence, is_partial=True))
 
-    def _fault(self, path: yaml_reader.Path, subject: str, reason: str, *, is_named: bool = False) -> None:
-        self._has_unnamed |= not is_named
+    def _fault_unnamed(self, path: yaml_reader.Path, reason: str) -> None:
+        self._has_unnamed = True
+        self._fault(_Fault(path, "", reason))
+
+    def _fault(self, fault: _Fault) -> None:
         self._fault_count += 1
         if len(self._faults) < MOST_PROBLEMS:
-            self._faults.append(_Fault(path, subject, reason))
+            self._faults.append(fault)
 
     def content(self, text: bytes) -> FileContent:
         """Return all that was read, the problems with their lines."""
         lines = yaml_reader.find_lines(text, [fault.path for fault in self._faults]) if self._faults else {}
         problems = [
-            ManifestProblem(self._file, lines.get(fault.path, 0), fault.subject, fault.reason) for fault in self._faults
+            ManifestProblem(self._file, lines.get(fault.path, 0), fault.subject, fault.reason, fault.is_partial)
+            for fault in self._faults
         ]
         if self._fault_count > len(problems):
             rest = f"has {self._fault_count - len(problems)} more problems; mend the first ones"

@@ -223,12 +223,19 @@ class ManifestFolder:
             old = known.get(name, ())
             for problem in now:
                 if problem not in old:
-                    _log.error(
-                        "manifest_refused",
-                        file=str(problem.file),
-                        line=problem.line,
-                        object=problem.subject,
-                        reason=problem.reason,
-                    )
+                    _log_problem(problem)
             if old and not now:
                 _log.info("manifest_mended", file=str(self._folder / name))
+
+
+def _log_problem(problem: ManifestProblem) -> None:
+    fields = {
+        "file": str(problem.file),
+        "line": problem.line,
+        "object": problem.subject,
+        "reason": problem.reason,
+    }
+    if problem.is_partial:
+        _log.warning("manifest_object_incomplete", **fields)
+    else:
+        _log.error("manifest_refused", **fields)

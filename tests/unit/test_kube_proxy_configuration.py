@@ -179,15 +179,33 @@ class Sections(NamedTuple):
     [
         (
             "iptables",
-            Sections(True, False, 10, [], {"ipvs.excludeCIDRs", "ipvs.syncPeriod", "nftables.syncPeriod"}),
+            Sections(
+                masquerade_all=True,
+                localhost_node_ports=False,
+                period=10,
+                excluded=[],
+                without_effect={"ipvs.excludeCIDRs", "ipvs.syncPeriod", "nftables.syncPeriod"},
+            ),
         ),
         (
             "ipvs",
-            Sections(True, False, 20, ["10.9.0.0/16"], {"iptables.localhostNodePorts", "iptables.syncPeriod"}),
+            Sections(
+                masquerade_all=True,
+                localhost_node_ports=False,
+                period=20,
+                excluded=["10.9.0.0/16"],
+                without_effect={"iptables.localhostNodePorts", "iptables.syncPeriod"},
+            ),
         ),
         (
             "nftables",
-            Sections(False, False, 60, [], {"iptables.masqueradeAll", "iptables.syncPeriod", "ipvs.excludeCIDRs"}),
+            Sections(
+                masquerade_all=False,
+                localhost_node_ports=False,
+                period=60,
+                excluded=[],
+                without_effect={"iptables.masqueradeAll", "iptables.syncPeriod", "ipvs.excludeCIDRs"},
+            ),
         ),
     ],
 )
