@@ -21,12 +21,24 @@
 /* The verifier wants aligned accesses to the stack; addresses are compared by halves. */
 #define ALIGNED __attribute__((aligned(8)))
 
+/*
+ * A global function: the verifier looks at it once, and not again in every state that its callers may be in.  It
+ * takes the context and numbers only (5.10 knows no other arguments), so addresses travel as halves.
+ */
+#define GLOBAL __noinline
+
 #define IPV4_MAPPED   bpf_htonl(0x0000ffff)
 #define IPV4_LOOPBACK bpf_htonl(0x7f000001)
 
 static __always_inline __u64 address_half(const struct address *address, int half)
 {
 	return ((const __u64 *)address)[half];
+}
+
+static __always_inline void address_set_halves(struct address *address, __u64 first, __u64 second)
+{
+	((__u64 *)address)[0] = first;
+	((__u64 *)address)[1] = second;
 }
 
 static __always_inline bool address_equal(const struct address *a, const struct address *b)

@@ -19,7 +19,7 @@ static __always_inline void affinity_key_set(struct bpf_sock_addr *ctx, __u32 se
 }
 
 /* Finds the backend that the client must go back to, and starts its time anew. */
-static __noinline __u32 affinity_find(struct bpf_sock_addr *ctx, __u32 service, __u32 seconds, __u32 in_set_flag)
+GLOBAL __u32 affinity_find(struct bpf_sock_addr *ctx, __u32 service, __u32 seconds, __u32 in_set_flag)
 {
 	struct affinity_key ALIGNED key;
 	struct affinity_record *record;
@@ -41,7 +41,7 @@ static __noinline __u32 affinity_find(struct bpf_sock_addr *ctx, __u32 service, 
 	return choice.id;
 }
 
-static __noinline int affinity_remember(struct bpf_sock_addr *ctx, __u32 service, __u32 backend, __u32 generation)
+GLOBAL int affinity_remember(struct bpf_sock_addr *ctx, __u32 service, __u32 backend, __u32 generation)
 {
 	struct affinity_record record = {
 		.backend = backend,

@@ -58,8 +58,11 @@ static __always_inline void source_read(struct bpf_sock_addr *ctx, struct hook h
 
 static __always_inline int pass_untouched(const struct request *request)
 {
+	const struct address *address = &request->asked->address;
+
 	if (request->asked->protocol == IPPROTO_UDP && socket_origins_get(request->ctx))
-		direct_use_remember(request->ctx, request->asked);
+		direct_use_remember(request->ctx, address_half(address, 0), address_half(address, 1),
+				    request->asked->port);
 	return PROCEED;
 }
 
@@ -73,10 +76,10 @@ static __always_inline int miss_judge(const struct request *request, struct hook
 	if (kinds & ADDRESS_EXCLUDED)
 		return pass_untouched(request);
 	if (kinds & ADDRESS_CLUSTER_IP)
-		return decision_enforce(request->ctx, hook.ipv6, request->asked, 0, REASON_UNKNOWN_PORT);
+		return refuse(request->ctx, hook.ipv6, request->asked, 0, REASON_UNKNOWN_PORT);
 	if (!kinds && request->in_service_cidr &&
 	    !prefixes_contain(settings->excluded_cidrs, READ_ONCE(settings->excluded_cidr_count), address))
-		return decision_enforce(request->ctx, hook.ipv6, request->asked, 0, REASON_UNALLOCATED_ADDRESS);
+		return refuse(request->ctx, hook.ipv6, request->asked, 0, REASON_UNALLOCATED_ADDRESS);
 	return pass_untouched(request);
 }
 
@@ -108,6 +111,38 @@ static __always_inline __u8 backend_select(const struct request *request, struct
 	return REASON_NONE;
 }
 
+/* Returns 0, or -1 if the socket's memory is full. */
+static __always_inline int route_remember(const struct request *request, const struct frontend *frontend,
+					  const struct choice *choice)
+{
+	const struct address *asked = &request->asked->address;
+	union datagram_route route = {
+		.origin = frontend->origin,
+		.frontend_port = request->asked->port,
+		.backend_id = choice->id,
+		.generation = choice->generation,
+	};
+
+	return datagram_remember(request->ctx, address_half(asked, 0), address_half(asked, 1), route.words[0],
+				 route.words[1]);
+}
+
+static __always_inline void translation_report(const struct request *request, const struct frontend *frontend,
+					       const struct choice *choice)
+{
+	const struct address *asked = &request->asked->address;
+	union decision decision = {
+		.service = frontend->service,
+		.port = request->asked->port,
+		.protocol = request->asked->protocol,
+		.reason = REASON_NONE,
+	};
+
+	connection_count(frontend->service);
+	if (request->settings->flags & SETTINGS_LISTENING)
+		event_send(request->ctx, address_half(asked, 0), address_half(asked, 1), decision.word, choice->id);
+}
+
 /* A new connection to a frontend, or a socket's first datagram to it. */
 static __always_inline int frontend_translate(const struct request *request, struct hook hook,
 					      const struct frontend *frontend)
@@ -122,30 +157,28 @@ static __always_inline int frontend_translate(const struct request *request, str
 	__u8 reason;
 
 	if (!service_read(frontend, &view))
-		return decision_enforce(ctx, hook.ipv6, asked, service, REASON_MISSING_ENTRY);
+		return refuse(ctx, hook.ipv6, asked, service, REASON_MISSING_ENTRY);
 	/* Before all else, also without endpoints. */
 	if (frontend->kind == FRONTEND_LOAD_BALANCER && view.flags & SERVICE_SOURCE_RANGES) {
 		struct address ALIGNED source;
 
 		source_read(ctx, hook, ipv4, &source);
-		if (!source_is_allowed(ctx, service, &source))
-			return decision_enforce(ctx, hook.ipv6, asked, service, REASON_SOURCE_NOT_ALLOWED);
+		if (!source_is_allowed(ctx, service, address_half(&source, 0), address_half(&source, 1)))
+			return refuse(ctx, hook.ipv6, asked, service, REASON_SOURCE_NOT_ALLOWED);
 	}
 	if (!set_count(view.set))
-		return decision_enforce(ctx, hook.ipv6, asked, service,
+		return refuse(ctx, hook.ipv6, asked, service,
 					view.flags & SERVICE_HAS_ENDPOINTS ? REASON_NO_LOCAL_ENDPOINTS :
 									     REASON_NO_ENDPOINTS);
 	cookie = bpf_get_socket_cookie(ctx);
 	reason = backend_select(request, hook, frontend, &view, cookie, &choice);
-	if (reason == REASON_NONE && udp && datagram_remember(ctx, asked, frontend->origin, choice.id, choice.generation))
+	if (reason == REASON_NONE && udp && route_remember(request, frontend, &choice))
 		reason = REASON_SOCKET_ORIGINS_FULL;
 	if (reason != REASON_NONE)
-		return decision_enforce(ctx, hook.ipv6, asked, service, reason);
+		return refuse(ctx, hook.ipv6, asked, service, reason);
 	if (!udp)
 		peer_name_remember(cookie, frontend->origin, request->key, &choice.backend->address, choice.port);
-	connection_count(service);
-	if (request->settings->flags & SETTINGS_LISTENING)
-		translation_report(ctx, asked, service, choice.id);
+	translation_report(request, frontend, &choice);
 	user_address_write(ctx, hook.ipv6, &choice.backend->address, choice.port);
 	return PROCEED;
 }
@@ -275,18 +308,18 @@ int getpeername6(struct bpf_sock_addr *ctx)
 SEC("cgroup/sock_release")
 int sock_release(struct bpf_sock *ctx)
 {
+	struct overflow_key ALIGNED key = {};
 	struct socket_origins *storage;
-	__u64 cookie;
 
 	if (ctx->protocol != IPPROTO_UDP)
 		return PROCEED;
 	storage = bpf_sk_storage_get(&socket_origins, ctx, NULL, 0);
 	if (!storage || !storage->overflow_count)
 		return PROCEED;
-	cookie = bpf_get_socket_cookie(ctx);
+	key.cookie = bpf_get_socket_cookie(ctx);
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < SOCKET_OVERFLOW_LIMIT; i++)
-		if (!overflow_take_oldest(storage, cookie, true))
+		if (!overflow_take_oldest(storage, &key, true))
 			break;
 	return PROCEED;
 }

@@ -7,17 +7,38 @@
 #include "maps.h"
 #include "select.h"
 
-/* A decision about a socket's destination. */
-struct decision {
-	struct frontend_key wanted;
-	__u32 service;
-	__u32 backend; /* of a DNAT; its address is in the map */
-	__u8 verdict;  /* enum verdict */
-	__u8 reason;   /* enum reason */
+/* Of a decision about a socket's destination, all but the addresses; in one word to hand on. */
+union decision {
+	__u64 word;
+	struct {
+		__u32 service;
+		__be16 port;
+		__u8 protocol;
+		__u8 reason; /* enum reason; none: DNAT */
+	};
 };
 
-static __noinline int event_send(struct bpf_sock_addr *ctx, const struct decision *decision)
+static __always_inline __u8 reason_verdict(__u8 reason)
 {
+	switch (reason) {
+	case REASON_NONE:
+		return VERDICT_DNAT;
+	case REASON_NO_ENDPOINTS:
+	case REASON_UNKNOWN_PORT:
+	case REASON_LOOPBACK_SOURCE:
+		return VERDICT_REJECT;
+	case REASON_MISSING_ENTRY:
+		return VERDICT_PASS;
+	default:
+		return VERDICT_DROP;
+	}
+}
+
+/* Sends an event: to which destination (given by halves) what was done, and by which backend. */
+GLOBAL int event_send(struct bpf_sock_addr *ctx, __u64 wanted_first, __u64 wanted_second, __u64 decision_word,
+		      __u32 backend)
+{
+	union decision decision = {.word = decision_word};
 	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	struct choice choice;
 
@@ -27,33 +48,20 @@ static __noinline int event_send(struct bpf_sock_addr *ctx, const struct decisio
 	event->time = bpf_ktime_get_boot_ns();
 	event->socket_cookie = bpf_get_socket_cookie(ctx);
 	event->netns_cookie = bpf_get_netns_cookie(ctx);
-	event->destination = decision->wanted.address;
-	event->destination_port = decision->wanted.port;
-	event->protocol = decision->wanted.protocol;
-	event->verdict = decision->verdict;
-	event->reason = decision->reason;
-	event->service = decision->service;
-	if (decision->verdict == VERDICT_DNAT && backend_read(decision->backend, decision->service, &choice)) {
-		event->backend = decision->backend;
+	address_set_halves(&event->destination, wanted_first, wanted_second);
+	event->destination_port = decision.port;
+	event->protocol = decision.protocol;
+	event->verdict = reason_verdict(decision.reason);
+	event->reason = decision.reason;
+	event->service = decision.service;
+	if (backend != NO_BACKEND && backend_read(backend, decision.service, &choice)) {
+		event->backend = backend;
 		event->endpoint = choice.backend->address;
 		event->endpoint_port = choice.port;
 	}
 	bpf_get_current_comm(event->command, sizeof(event->command));
 	bpf_ringbuf_submit(event, 0);
 	return 0;
-}
-
-static __noinline int translation_report(struct bpf_sock_addr *ctx, const struct frontend_key *wanted, __u32 service,
-					 __u32 backend)
-{
-	struct decision decision = {
-		.wanted = *wanted,
-		.service = service,
-		.backend = backend,
-		.verdict = VERDICT_DNAT,
-	};
-
-	return event_send(ctx, &decision);
 }
 
 #endif

@@ -35,7 +35,7 @@ static __always_inline bool loopback_reaches(struct bpf_sock_addr *ctx, const st
 }
 
 /* Picks a backend that a loopback source reaches, from a random slot on. */
-static __noinline __u32 loopback_pick(struct bpf_sock_addr *ctx, __u64 set, __u32 service)
+GLOBAL __u32 loopback_pick(struct bpf_sock_addr *ctx, __u64 set, __u32 service)
 {
 	const struct settings *settings = settings_get();
 	__u32 count = set_count(set), offset = bpf_get_prandom_u32();

@@ -18,20 +18,6 @@ enum { REFUSE = 0, PROCEED = 1 };
 /* Where no error can be named: nobody listens there, tcpmux is long dead. Port 0 is refused for datagrams. */
 #define CLOSED_PORT bpf_htons(1)
 
-static __always_inline __u8 reason_verdict(__u8 reason)
-{
-	switch (reason) {
-	case REASON_NO_ENDPOINTS:
-	case REASON_UNKNOWN_PORT:
-	case REASON_LOOPBACK_SOURCE:
-		return VERDICT_REJECT;
-	case REASON_MISSING_ENTRY:
-		return VERDICT_PASS;
-	default:
-		return VERDICT_DROP;
-	}
-}
-
 static __always_inline int reason_error(__u8 reason)
 {
 	if (reason == REASON_SOCKET_ORIGINS_FULL)
@@ -40,32 +26,32 @@ static __always_inline int reason_error(__u8 reason)
 }
 
 /* Counts and tells a decision that is not DNAT. */
-static __noinline int decision_report(struct bpf_sock_addr *ctx, const struct frontend_key *wanted, __u32 service,
-				      __u32 reason)
+GLOBAL int refusal_report(struct bpf_sock_addr *ctx, __u64 wanted_first, __u64 wanted_second, __u64 decision_word)
 {
+	union decision decision = {.word = decision_word};
 	const struct settings *settings = settings_get();
-	struct decision decision = {
-		.wanted = *wanted,
-		.service = service,
-		.verdict = reason_verdict(reason),
-		.reason = reason,
-	};
 
-	reason_count(reason);
-	if (service && decision.verdict != VERDICT_PASS)
-		refusal_count(service);
+	reason_count(decision.reason);
+	if (decision.service && reason_verdict(decision.reason) != VERDICT_PASS)
+		refusal_count(decision.service);
 	if (settings && settings->flags & SETTINGS_LISTENING)
-		event_send(ctx, &decision);
+		event_send(ctx, wanted_first, wanted_second, decision_word, NO_BACKEND);
 	return 0;
 }
 
 /* Carries out what a reason demands. Returns the program's answer. */
-static __always_inline int decision_enforce(struct bpf_sock_addr *ctx, bool ipv6, const struct frontend_key *wanted,
-					    __u32 service, __u8 reason)
+static __always_inline int refuse(struct bpf_sock_addr *ctx, bool ipv6, const struct frontend_key *wanted,
+				  __u32 service, __u8 reason)
 {
 	struct address loopback = {{0, 0, 0, bpf_htonl(1)}};
+	union decision decision = {
+		.service = service,
+		.port = wanted->port,
+		.protocol = wanted->protocol,
+		.reason = reason,
+	};
 
-	decision_report(ctx, wanted, service, reason);
+	refusal_report(ctx, address_half(&wanted->address, 0), address_half(&wanted->address, 1), decision.word);
 	if (reason_verdict(reason) == VERDICT_PASS)
 		return PROCEED;
 	if (verdict_form == VERDICT_FORM_RETVAL) {

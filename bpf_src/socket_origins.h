@@ -40,41 +40,21 @@ static __always_inline void overflow_key_set(struct overflow_key *key, __u64 coo
 	key->backend.port = port;
 }
 
-/* Takes the oldest pair out of a socket's overflow; only if it is stale, unless all must go. */
-static __always_inline bool overflow_take_oldest(struct socket_origins *storage, __u64 cookie, bool all)
+/* Takes the oldest pair out of a socket's overflow; only if it is stale, unless all must go. Spoils the key. */
+static __always_inline bool overflow_take_oldest(struct socket_origins *storage, struct overflow_key *key, bool all)
 {
-	struct overflow_key ALIGNED key = {.cookie = cookie, .backend = storage->oldest};
-	struct overflow_origin *oldest = bpf_map_lookup_elem(&socket_origins_overflow, &key);
+	struct overflow_origin *oldest;
 
+	key->backend = storage->oldest;
+	oldest = bpf_map_lookup_elem(&socket_origins_overflow, key);
 	if (!storage->overflow_count || !oldest)
 		return false;
 	if (!all && !backend_is_stale(oldest->backend_id, oldest->generation))
 		return false;
 	storage->oldest = oldest->next;
 	storage->overflow_count--;
-	bpf_map_delete_elem(&socket_origins_overflow, &key);
+	bpf_map_delete_elem(&socket_origins_overflow, key);
 	return true;
-}
-
-/* Appends a new pair to a socket's overflow. Returns 0, or -1 if there is no room. */
-static __always_inline int overflow_append(struct socket_origins *storage, const struct overflow_key *key,
-					   const struct overflow_origin *origin)
-{
-	struct overflow_key ALIGNED last_key = {.cookie = key->cookie, .backend = storage->newest};
-	struct overflow_origin *last;
-
-	if (storage->overflow_count >= SOCKET_OVERFLOW_LIMIT && !overflow_take_oldest(storage, key->cookie, false))
-		return -1;
-	if (bpf_map_update_elem(&socket_origins_overflow, key, origin, BPF_NOEXIST))
-		return -1;
-	last = bpf_map_lookup_elem(&socket_origins_overflow, &last_key);
-	if (storage->overflow_count && last)
-		last->next = key->backend;
-	else
-		storage->oldest = key->backend;
-	storage->newest = key->backend;
-	storage->overflow_count++;
-	return 0;
 }
 
 /* Moves a pair from a socket's storage to its overflow. Returns 0, or -1 if there is no room. */
@@ -87,20 +67,32 @@ static __noinline int socket_origin_displace(struct bpf_sock_addr *ctx, struct s
 		.backend_id = entry->backend_id,
 		.generation = entry->generation,
 	};
-	struct overflow_origin *known;
+	struct overflow_origin *other;
 	struct overflow_key ALIGNED key;
 
 	if (backend_is_stale(entry->backend_id, entry->generation))
 		return 0;
 	overflow_key_set(&key, bpf_get_socket_cookie(ctx), &entry->backend, entry->backend_port);
-	known = bpf_map_lookup_elem(&socket_origins_overflow, &key);
-	if (!known)
-		return overflow_append(storage, &key, &origin);
-	/* This pair was used after the one that is there. */
-	known->frontend = origin.frontend;
-	known->frontend_port = origin.frontend_port;
-	known->backend_id = origin.backend_id;
-	known->generation = origin.generation;
+	other = bpf_map_lookup_elem(&socket_origins_overflow, &key);
+	if (other) { /* the same backend, through a frontend that was used before this one */
+		origin.next = other->next;
+		*other = origin;
+		return 0;
+	}
+	if (storage->overflow_count >= SOCKET_OVERFLOW_LIMIT && !overflow_take_oldest(storage, &key, false))
+		return -1;
+	overflow_key_set(&key, key.cookie, &entry->backend, entry->backend_port);
+	if (bpf_map_update_elem(&socket_origins_overflow, &key, &origin, BPF_NOEXIST))
+		return -1;
+	key.backend = storage->newest;
+	other = bpf_map_lookup_elem(&socket_origins_overflow, &key);
+	overflow_key_set(&key, key.cookie, &entry->backend, entry->backend_port);
+	if (storage->overflow_count && other)
+		other->next = key.backend;
+	else
+		storage->oldest = key.backend;
+	storage->newest = key.backend;
+	storage->overflow_count++;
 	return 0;
 }
 
@@ -169,21 +161,34 @@ static __noinline int socket_origin_remember(struct bpf_sock_addr *ctx, const st
 	return 0;
 }
 
+/* What datagram_remember() is told besides the frontend's address; in two words to hand on. */
+union datagram_route {
+	__u64 words[2];
+	struct {
+		__u32 origin;
+		__be16 frontend_port;
+		__u16 pad;
+		__u32 backend_id;
+		__u32 generation;
+	};
+};
+
 /* Remembers which backend a frontend's datagrams go to. Returns 0, or -1 if there is no room. */
-static __noinline int datagram_remember(struct bpf_sock_addr *ctx, const struct frontend_key *asked, __u32 origin,
-					__u32 backend_id, __u32 generation)
+GLOBAL int datagram_remember(struct bpf_sock_addr *ctx, __u64 frontend_first, __u64 frontend_second, __u64 route_first,
+			     __u64 route_second)
 {
-	const struct backend *backend = bpf_map_lookup_elem(&backends, &backend_id);
+	union datagram_route route = {.words = {route_first, route_second}};
+	const struct backend *backend = bpf_map_lookup_elem(&backends, &route.backend_id);
 	struct socket_origin ALIGNED pair = {
-		.frontend = asked->address,
-		.frontend_port = asked->port,
-		.origin = origin,
-		.backend_id = backend_id,
-		.generation = generation,
+		.frontend_port = route.frontend_port,
+		.origin = route.origin,
+		.backend_id = route.backend_id,
+		.generation = route.generation,
 	};
 
 	if (!backend)
 		return -1;
+	address_set_halves(&pair.frontend, frontend_first, frontend_second);
 	pair.backend = backend->address;
 	pair.backend_port = backend->port;
 	return socket_origin_remember(ctx, &pair);
@@ -247,17 +252,17 @@ static __always_inline struct overflow_origin *overflow_origin_of(struct bpf_soc
 }
 
 /* A socket that used a backend through a frontend now sends to it directly: its replies are its own again. */
-static __noinline int direct_use_remember(struct bpf_sock_addr *ctx, const struct frontend_key *wanted)
+GLOBAL int direct_use_remember(struct bpf_sock_addr *ctx, __u64 peer_first, __u64 peer_second, __be16 port)
 {
 	struct socket_origins *storage = socket_origins_get(ctx);
 	struct socket_origin ALIGNED direct = {
-		.frontend = wanted->address,
-		.backend = wanted->address,
-		.frontend_port = wanted->port,
-		.backend_port = wanted->port,
+		.frontend_port = port,
+		.backend_port = port,
 		.backend_id = NO_BACKEND,
 	};
 
+	address_set_halves(&direct.frontend, peer_first, peer_second);
+	address_set_halves(&direct.backend, peer_first, peer_second);
 	if (!storage || (!socket_origin_of(storage, &direct.backend, direct.backend_port) &&
 			 !overflow_origin_of(ctx, storage, &direct.backend, direct.backend_port)))
 		return 0;

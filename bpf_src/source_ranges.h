@@ -24,7 +24,7 @@
 #define IFA_F_UNUSABLE     (IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE)
 
 enum {
-	DEVICES_WALKED = 32,
+	DEVICES_WALKED = 16,
 	ADDRESSES_WALKED = 8,
 	SOCK_HEAD = 128, /* bytes of struct sock that hold its network namespace */
 };
@@ -92,7 +92,7 @@ static __always_inline bool device_find_ipv6(const struct net_device *device, st
 }
 
 /* Finds the first global address of the socket's namespace; source stays unspecified if there is none. */
-static __noinline int source_find(struct bpf_sock_addr *ctx, struct address *source)
+static __always_inline void source_find(struct bpf_sock_addr *ctx, struct address *source)
 {
 	struct net *namespace = socket_namespace(ctx);
 	bool ipv4 = source->words[2] == IPV4_MAPPED;
@@ -101,7 +101,7 @@ static __noinline int source_find(struct bpf_sock_addr *ctx, struct address *sou
 	struct address ALIGNED found;
 
 	if (!namespace)
-		return 0;
+		return;
 	address_set_ipv4(&found, 0);
 	head = (void *)namespace + bpf_core_field_offset(namespace->dev_base_head);
 	entry = BPF_CORE_READ(head, next);
@@ -112,11 +112,10 @@ static __noinline int source_find(struct bpf_sock_addr *ctx, struct address *sou
 		if (flags & IFF_UP && !(flags & IFF_LOOPBACK) &&
 		    (ipv4 ? device_find_ipv4(device, &found) : device_find_ipv6(device, &found))) {
 			*source = found;
-			return 1;
+			return;
 		}
 		entry = BPF_CORE_READ(entry, next);
 	}
-	return 0;
 }
 
 /* In the host's namespace there are many addresses; user space knows which one the kernel prefers. */
@@ -138,16 +137,16 @@ static __always_inline bool host_source_read(struct bpf_sock_addr *ctx, struct a
  * Whether a service lets a source in.  The source is what the socket is bound to, or unspecified in the
  * destination's family; then it is found here.
  */
-static __noinline bool source_is_allowed(struct bpf_sock_addr *ctx, __u32 service, struct address *source)
+GLOBAL bool source_is_allowed(struct bpf_sock_addr *ctx, __u32 service, __u64 source_first, __u64 source_second)
 {
 	struct source_range_key ALIGNED key = {
 		.prefix_length = 8 * (sizeof(key.service) + sizeof(key.address)),
 		.service = service,
 	};
 
-	if (address_is_unspecified(source) && !host_source_read(ctx, source))
-		source_find(ctx, source);
-	key.address = *source;
+	address_set_halves(&key.address, source_first, source_second);
+	if (address_is_unspecified(&key.address) && !host_source_read(ctx, &key.address))
+		source_find(ctx, &key.address);
 	return bpf_map_lookup_elem(&source_ranges, &key);
 }
 
