@@ -39,8 +39,8 @@ class Attachment:
             CgroupError: the path is no cgroup.
         """
         self._cgroup = cgroup
-        self._cgroup_id = cgroup_id(cgroup)
         self._cgroup_fd = open_cgroup(cgroup)
+        self._cgroup_id = cgroup_id(self._cgroup_fd)
         self._pinned = pinned_links
         self._created: list[int] = []
         self._replaced: list[tuple[int, int]] = []

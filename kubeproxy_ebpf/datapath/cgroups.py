@@ -52,9 +52,9 @@ def _inode(path: Path) -> int:
         return 0
 
 
-def cgroup_id(path: Path) -> int:
+def cgroup_id(cgroup_fd: int) -> int:
     """Return the id that the kernel's links show: the inode number in the cgroup2 file system."""
-    return path.stat().st_ino
+    return os.fstat(cgroup_fd).st_ino
 
 
 def open_cgroup(path: Path) -> int:

@@ -19,7 +19,8 @@ from typing import Self
 import structlog
 
 from kubeproxy_ebpf.datapath import resize
-from kubeproxy_ebpf.datapath.attach import Attachment, hook_name
+from kubeproxy_ebpf.datapath.attach import Attachment, HookState, hook_name, inspect
+from kubeproxy_ebpf.datapath.cgroups import open_cgroup
 from kubeproxy_ebpf.datapath.errors import DatapathError, MapSizeError, NotLoadedError
 from kubeproxy_ebpf.datapath.grace_period import GracePeriod
 from kubeproxy_ebpf.datapath.layout_check import require_same_layout
@@ -82,6 +83,7 @@ def load(
     """
     pins = PinFolder(pin_folder)
     pins.require_bpffs()
+    os.close(open_cgroup(cgroup))
     raise_limit()
     # What both ways out close is closed last: undoing still needs the descriptors.
     with BpfObject(object_path) as object_, ExitStack() as finally_, ExitStack() as on_failure:
@@ -100,6 +102,7 @@ def load(
         loading.copy_latecomers()
         pins.commit()
         on_failure.pop_all()
+        _clear(pins)
     _log.info("datapath_loaded", pin_folder=str(pin_folder), cgroup=str(cgroup), restored=loading.restored)
     return Datapath(store, loading.restored, lock)
 
@@ -193,6 +196,14 @@ class _Loading:
             resize.copy_latecomers(name, old, self._object.map_fd(name))
 
 
+def _clear(pins: PinFolder) -> None:
+    try:
+        pins.mend()
+    except OSError as error:
+        # The new state is at work; what is left of the old one is in the way of nobody, and the next start tries again.
+        _log.warning("old_state_not_removed", pin_folder=str(pins.path), error=str(error))
+
+
 def _remove_if_empty(folder: Path) -> None:
     with suppress(OSError):
         folder.rmdir()
@@ -215,6 +226,19 @@ def unload(pin_folder: Path, *, lock_timeout: float = LOCK_TIMEOUT) -> bool:
         lock.release()
     _log.info("datapath_unloaded", pin_folder=str(pin_folder))
     return True
+
+
+def pinned_hooks(pin_folder: Path, cgroup: Path) -> tuple[HookState, ...]:
+    """Return who runs at each hook of a cgroup, and whether what is pinned here is among them.
+
+    Raises:
+        CgroupError: the path is no cgroup.
+    """
+    links = PinFolder(pin_folder).open_links()
+    try:
+        return inspect(cgroup, links)
+    finally:
+        close_all(links.values())
 
 
 def open_pinned(pin_folder: Path, *, writable: bool = False) -> KernelMapStore:

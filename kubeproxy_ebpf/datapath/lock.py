@@ -42,8 +42,10 @@ class FolderLock:
         self._fd = fd
 
     def release(self) -> None:
-        """Let the next one in."""
-        os.close(self._fd)
+        """Let the next one in. Once is enough, again does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _try_lock(folder: Path) -> int | None:

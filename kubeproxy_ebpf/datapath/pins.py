@@ -85,11 +85,16 @@ class PinFolder:
         syscalls.pin(fd, str(self.incoming / kind / name))
 
     def commit(self) -> None:
-        """Let the state that was built take the place of the one in use, and remove that."""
-        if self.current.exists():
+        """Let the state that was built take the place of the one in use, which :meth:`mend` then removes."""
+        replaced = self.current.exists()
+        if replaced:
             self.current.rename(self.outgoing)
-        self.incoming.rename(self.current)
-        remove(self.outgoing, link_ids(self.current))
+        try:
+            self.incoming.rename(self.current)
+        except OSError:
+            if replaced:
+                self.outgoing.rename(self.current)
+            raise
 
     def remove_all(self) -> None:
         """Detach, unpin and remove everything, whatever its layout, and the folder itself.

@@ -8,6 +8,7 @@ starts servers (:mod:`tests.kernel.servers`) that way and ends them. Nothing her
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -18,7 +19,10 @@ from typing import Any
 
 import pytest
 
+from kubeproxy_ebpf.datapath import loader
 from kubeproxy_ebpf.datapath.cgroups import find_cgroup_root
+from kubeproxy_ebpf.datapath.loader import Datapath
+from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from tests.kernel.namespaces import Namespace, join
 from tests.kernel.processes import Background, start_in
 
@@ -148,3 +152,51 @@ def compile_object(tmp_path_factory: pytest.TempPathFactory) -> CompileObject:
         return target
 
     return compile_
+
+
+SMALL = MapSizes(
+    addresses=64,
+    frontends=64,
+    services=64,
+    slots=64,
+    backends=64,
+    origins=64,
+    source_ranges=64,
+    service_names=64,
+    affinity=64,
+    peer_names=64,
+    socket_origins_overflow=64,
+    service_counters=64,
+    events=4096,
+)
+"""Maps that are full soon and made quickly."""
+
+Loader = Callable[..., Datapath]
+
+
+@pytest.fixture
+def pin_folder(bpffs: Path) -> Path:
+    """Return where this test's agent pins; it does not exist yet."""
+    return bpffs / "kubeproxy-ebpf"
+
+
+@pytest.fixture
+def load(pin_folder: Path, scratch_cgroup: Path, compile_object: CompileObject) -> Iterator[Loader]:
+    """Load the maps of these tests: ``load("ANSWER=0", services=128)`` with macros and sizes; closed at the end."""
+    loaded: list[Datapath] = []
+
+    def load_(*macros: str, cgroup: Path = scratch_cgroup, lock_timeout: float = 0, **sizes: int) -> Datapath:
+        loaded.append(
+            loader.load(
+                pin_folder=pin_folder,
+                cgroup=cgroup,
+                sizes=dataclasses.replace(SMALL, **sizes),
+                lock_timeout=lock_timeout,
+                object_path=compile_object("maps.bpf.c", *macros),
+            )
+        )
+        return loaded[-1]
+
+    yield load_
+    for datapath in loaded:
+        datapath.close()
