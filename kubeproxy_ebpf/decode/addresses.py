@@ -22,10 +22,15 @@ from kubeproxy_ebpf.model.address import (
 
 _LONGEST_ADDRESS = 64
 _LONGEST_PREFIX = 80
-_BROADCAST = Address(MAPPED + b"\xff\xff\xff\xff")
-_LOCALHOST_IPV6 = Address(bytes(15) + b"\x01")
 _LOOPBACK_BYTE = 127
 _MULTICAST_BYTES = range(224, 240)
+_MULTICAST_BYTE_IPV6 = 0xFF
+_SPECIAL = {
+    UNSPECIFIED_IPV4: "the unspecified",
+    UNSPECIFIED_IPV6: "the unspecified",
+    Address(MAPPED + b"\xff\xff\xff\xff"): "the broadcast",
+    Address(bytes(15) + b"\x01"): "a loopback",
+}
 
 
 def parse(value: object) -> Address:
@@ -95,16 +100,14 @@ def parse_frontend(value: object) -> Address:
 
 def _special(address: Address) -> str:
     """Return what an address is that stands for no single other host, with its article, or nothing."""
-    if address in {UNSPECIFIED_IPV4, UNSPECIFIED_IPV6}:
-        return "the unspecified"
-    mapped = address.startswith(MAPPED)
-    if address == _LOCALHOST_IPV6 or (mapped and address[12] == _LOOPBACK_BYTE):
-        return "a loopback"
-    if (mapped and address[12] in _MULTICAST_BYTES) or address[0] == 0xFF:  # noqa: PLR2004  (ff00::/8)
-        return "a multicast"
-    if address == _BROADCAST:
-        return "the broadcast"
-    return ""
+    if address.startswith(MAPPED):
+        first = address[12]
+        if first == _LOOPBACK_BYTE:
+            return "a loopback"
+        if first in _MULTICAST_BYTES:
+            return "a multicast"
+        return _SPECIAL.get(address, "")
+    return "a multicast" if address[0] == _MULTICAST_BYTE_IPV6 else _SPECIAL.get(address, "")
 
 
 def _link_local(address: Address) -> str:

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with a raw object, in words: errors that refuse it, problems that leave out a part of it."""
+"""What is wrong with a raw object or a field of it, in words."""
 
 from __future__ import annotations
 
 import reprlib
 
 from kubeproxy_ebpf.model.objects import ObjectName
-
-MOST_PROBLEMS = 10
-"""Problems kept per object; the others are counted only, so that a hostile object costs no memory."""
 
 
 class ObjectError(ValueError):
@@ -37,29 +34,6 @@ class FieldError(Exception):
     def below(self, parent: str) -> FieldError:
         """Return the same error seen from one level up."""
         return FieldError(f"{parent}.{self.field}" if self.field else parent, self.reason, self.remedy)
-
-
-class Problems:
-    """Collects one sentence for each part of an object that is left out, up to a bound."""
-
-    def __init__(self, kind: str, name: ObjectName) -> None:
-        """Start without problems."""
-        self._object = f"{kind} {name}"
-        self._sentences: list[str] = []
-        self._more = 0
-
-    def add(self, field: str, error: FieldError) -> None:
-        """Add what an error says of the part at ``field``."""
-        if len(self._sentences) < MOST_PROBLEMS:
-            self._sentences.append(f"{self._object}: {error.below(field)}")
-        else:
-            self._more += 1
-
-    def sentences(self) -> tuple[str, ...]:
-        """Return the sentences, the last of which counts those not kept."""
-        if not self._more:
-            return tuple(self._sentences)
-        return (*self._sentences, f"{self._object}: {self._more} more problems like these")
 
 
 def show(value: object) -> str:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from kubeproxy_ebpf.decode import fields
-from kubeproxy_ebpf.decode.errors import FieldError, ObjectError, Problems, show
+from kubeproxy_ebpf.decode.errors import FieldError, ObjectError, show
 from kubeproxy_ebpf.decode.fields import Raw
 from kubeproxy_ebpf.model.objects import ObjectName
+from kubeproxy_ebpf.model.problems import Problems
 
 _Entry = TypeVar("_Entry")
 
@@ -30,6 +31,10 @@ class Identity:
     annotations: Raw
     problems: Problems
 
+    def problem(self, field: str, error: FieldError) -> None:
+        """Note what an error says of the part at ``field``, which is left out."""
+        self.problems.add(str(error.below(field)))
+
     def usable(self, path: str, raw: Raw, most: int, read: Callable[[object], _Entry | None]) -> list[_Entry]:
         """Read the entries of the list at ``path``, whose last part is its key in ``raw``.
 
@@ -45,7 +50,7 @@ class Identity:
             try:
                 entry = read(value)
             except FieldError as error:
-                self.problems.add(f"{path}[{index}]", error)
+                self.problem(f"{path}[{index}]", error)
             else:
                 if entry is not None:
                     entries.append(entry)
@@ -76,7 +81,7 @@ def reading(kind: str, api_version: str, raw: object, *, namespaced: bool) -> It
                 metadata=metadata,
                 labels=fields.mapping(metadata, "labels"),
                 annotations=fields.mapping(metadata, "annotations"),
-                problems=Problems(kind, name),
+                problems=Problems(f"{kind} {name}"),
             )
         yield body, identity
     except FieldError as error:

@@ -153,7 +153,7 @@ def _policy(identity: Identity, spec: Raw, key: str) -> TrafficPolicy:
         return TrafficPolicy.LOCAL
     if value != "Cluster":
         error = FieldError(key, f"is {show(value)} and counts as Cluster", "write Cluster or Local")
-        identity.problems.add("spec", error)
+        identity.problem("spec", error)
     return TrafficPolicy.CLUSTER
 
 
@@ -163,14 +163,14 @@ def _affinity_seconds(identity: Identity, spec: Raw) -> int:
     if affinity != "ClientIP":
         if affinity != "None":
             error = FieldError("sessionAffinity", f"is {show(affinity)} and counts as None", "write None or ClientIP")
-            identity.problems.add("spec", error)
+            identity.problem("spec", error)
         return 0
     with fields.inside("sessionAffinityConfig"):
         client_ip = fields.mapping(fields.mapping(spec, "sessionAffinityConfig"), "clientIP")
     try:
         return fields.integer(client_ip, "timeoutSeconds", 1, LONGEST_AFFINITY_SECONDS, DEFAULT_AFFINITY_SECONDS)
     except FieldError as error:
-        identity.problems.add("spec.sessionAffinityConfig.clientIP", error)
+        identity.problem("spec.sessionAffinityConfig.clientIP", error)
         return DEFAULT_AFFINITY_SECONDS
 
 
@@ -179,5 +179,5 @@ def _excluded(identity: Identity) -> bool:
     value = identity.annotations.get(ANNOTATION_EXCLUDE)
     if value is not None and value not in ("true", "false"):
         error = FieldError(ANNOTATION_EXCLUDE, f"is {show(value)} and has no effect", 'write "true" or "false"')
-        identity.problems.add("metadata.annotations", error)
+        identity.problem("metadata.annotations", error)
     return value == "true"

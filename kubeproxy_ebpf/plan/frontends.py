@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from kubeproxy_ebpf.model.address import Address, Family, family_of, format_address
 from kubeproxy_ebpf.model.objects import ObjectName, Service, ServicePort
+from kubeproxy_ebpf.model.problems import Problems
 from kubeproxy_ebpf.model.settings import Settings
 from kubeproxy_ebpf.plan.service_plan import FrontendKey, FrontendKind
 from kubeproxy_ebpf.plan.this_node import ThisNode
@@ -62,28 +63,28 @@ def claims_of(service: Service, node: ThisNode, settings: Settings) -> Claims:
     targets = _targets(service, node, settings)
     node_addresses = _node_addresses(service, node, settings)
     wanted = len(service.ports) * (len(targets) + len(node_addresses))
+    problems = Problems(f"Service {service.name}")
     if wanted > MOST_FRONTENDS:
-        sentence = (
-            f"Service {service.name}: its ports and addresses make up to {wanted} frontends, of at most "
-            f"{MOST_FRONTENDS}, so that none is served; split it into several Services"
+        problems.add(
+            f"its ports and addresses make up to {wanted} frontends, of at most {MOST_FRONTENDS}, so that none is "
+            "served; split it into several Services"
         )
-        return Claims({}, (sentence,))
+        return Claims({}, problems.sentences())
     by_key: dict[FrontendKey, Claim] = {}
-    problems: list[str] = []
     for index, port in enumerate(service.ports):
         for key, claim in _claims_of_port(service, index, port, targets, node_addresses):
             other = by_key.setdefault(key, claim)
             if other is claim:
                 continue
             if other.port != index:
-                problems.append(_sentence_on_sibling(service, key, claim, other))
+                problems.add(_sentence_on_sibling(service, key, claim, other))
             by_key[key] = min(claim, other)
     if any(port.node_port for port in service.ports) and not node_addresses and not service.excluded:
-        problems.append(
-            f"Service {service.name}: its NodePorts answer nowhere on this node, as no address of its interfaces "
-            "is selected; check nodePortAddresses and the Node's addresses"
+        problems.add(
+            "its NodePorts answer nowhere on this node, as no address of its interfaces is selected; check "
+            "nodePortAddresses and the Node's addresses"
         )
-    return Claims(by_key, tuple(problems))
+    return Claims(by_key, problems.sentences())
 
 
 def _targets(service: Service, node: ThisNode, settings: Settings) -> list[tuple[FrontendKind, Address, bool]]:
@@ -135,8 +136,8 @@ def _claims_of_port(
 def _sentence_on_sibling(service: Service, key: FrontendKey, claim: Claim, other: Claim) -> str:
     winner, loser = (service.ports[one.port].name for one in sorted((claim, other)))
     return (
-        f"Service {service.name}: its ports {winner!r} and {loser!r} both ask for {describe(key)}, which {winner!r} "
-        "gets; give them different numbers"
+        f"its ports {winner!r} and {loser!r} both ask for {describe(key)}, which {winner!r} gets; give them "
+        "different numbers"
     )
 
 

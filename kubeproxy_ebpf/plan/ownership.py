@@ -7,7 +7,7 @@ frontend is to the Service (a ClusterIP goes before an externalIP), then age, th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from kubeproxy_ebpf.model.objects import ObjectName
 from kubeproxy_ebpf.plan.frontends import Claim, describe
@@ -53,13 +53,14 @@ class FrontendOwnership:
         return self._claims[key][0]
 
 
-def problems_of_losses(service: ObjectName, losses: Iterable[tuple[FrontendKey, Claim]]) -> list[str]:
-    """Say in one sentence per owner which claimed frontends belong to other Services."""
+def describe_losses(losses: Iterable[tuple[FrontendKey, Claim]]) -> Iterator[str]:
+    """Say in one sentence per owner which frontends that a Service claims belong to other Services."""
     by_owner: dict[ObjectName, list[FrontendKey]] = {}
-    for key, owner in losses:
-        by_owner.setdefault(owner.service, []).append(key)
-    return [
-        f"Service {service}: {describe(keys[0])}{f' (and {len(keys) - 1} more)' if len(keys) > 1 else ''} belongs to "
-        f"Service {owner}, whose claim goes first; give one of them another address or port"
-        for owner, keys in by_owner.items()
-    ]
+    for key, claim in losses:
+        by_owner.setdefault(claim.service, []).append(key)
+    for owner, keys in by_owner.items():
+        more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+        yield (
+            f"{describe(keys[0])}{more} belongs to Service {owner}, whose claim goes first; give one of them another "
+            "address or port"
+        )

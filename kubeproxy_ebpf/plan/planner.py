@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 from kubeproxy_ebpf.model.address import Family, family_of
 from kubeproxy_ebpf.model.objects import Endpoint, EndpointSlice, Protocol, Service, ServicePort, TrafficPolicy
+from kubeproxy_ebpf.model.problems import MOST_PROBLEMS, Problems
 from kubeproxy_ebpf.model.settings import Settings
 from kubeproxy_ebpf.plan.endpoints import choose, merge
 from kubeproxy_ebpf.plan.frontends import Claim, Claims, families_of, is_excluded
-from kubeproxy_ebpf.plan.ownership import FrontendOwnership, problems_of_losses
+from kubeproxy_ebpf.plan.ownership import FrontendOwnership, describe_losses
 from kubeproxy_ebpf.plan.rules import Filled, cluster_ip_rules, external_rules, source_ranges
 from kubeproxy_ebpf.plan.service_plan import Frontend, FrontendKey, ServicePlan, ServicePortKey, ServicePortPlan
 from kubeproxy_ebpf.plan.this_node import ThisNode
@@ -32,9 +34,10 @@ def plan_service(
 ) -> ServicePlan:
     """Plan a Service. ``slices`` are its own, in a fixed order; ``ownership`` knows its claims."""
     slices = tuple(slices)
-    problems = [*service.problems, *(problem for one in slices for problem in one.problems), *claims.problems]
+    problems = Problems(f"Service {service.name}")
     owned, losses = _owned(service, claims, ownership)
-    problems += problems_of_losses(service.name, losses)
+    for sentence in describe_losses(losses):
+        problems.add(sentence)
     by_family = {family: _endpoints_by_port(slices, family) for family in families_of(service)}
     wanted = sum(
         len(endpoints)
@@ -42,9 +45,9 @@ def plan_service(
         for _, endpoints in by_family[family].get((service.ports[index].name, service.ports[index].protocol), ())
     )
     if wanted > MOST_ENDPOINTS:
-        problems.append(
-            f"Service {service.name}: its ports have {wanted} endpoints altogether, of at most {MOST_ENDPOINTS}, so "
-            "that it is not served; split it into several Services"
+        problems.add(
+            f"its ports have {wanted} endpoints altogether, of at most {MOST_ENDPOINTS}, so that it is not served; "
+            "split it into several Services"
         )
         owned = {}
     return ServicePlan(
@@ -62,8 +65,13 @@ def plan_service(
             for (index, family), frontends in owned.items()
         ),
         excluded_addresses=tuple(ip for ip in service.cluster_ips if is_excluded(service, ip, node, settings)),
-        problems=tuple(problems),
+        problems=(*service.problems, *_problems_of(slices), *claims.problems, *problems.sentences()),
     )
+
+
+def _problems_of(slices: Sequence[EndpointSlice]) -> tuple[str, ...]:
+    """Return the problems of the first few slices that have any."""
+    return tuple(islice((problem for one in slices for problem in one.problems), MOST_PROBLEMS + 1))
 
 
 def _owned(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw objects to the model: what is read, what is left out, what is refused, and that nothing else can happen."""
+"""Raw objects to the model: what is read, what is left out and what is refused."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kubeproxy_ebpf.decode import ObjectError, decode_endpoint_slice, decode_node, decode_service
-from kubeproxy_ebpf.decode.errors import MOST_PROBLEMS
 from kubeproxy_ebpf.model.address import Family, parse_address, parse_prefix
 from kubeproxy_ebpf.model.objects import (
     Endpoint,
@@ -25,90 +22,9 @@ from kubeproxy_ebpf.model.objects import (
     ServicePort,
     TrafficPolicy,
 )
+from tests.raw_objects import NODE, SERVICE, SLICE, changed
 
-SERVICE: dict[str, Any] = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "metadata": {
-        "namespace": "shop",
-        "name": "web",
-        "uid": "1-2",
-        "creationTimestamp": "2024-01-01T00:00:00Z",
-        "labels": {"app": "web"},
-        "annotations": {"kubeproxy-ebpf.io/exclude": "false"},
-    },
-    "spec": {
-        "type": "LoadBalancer",
-        "clusterIP": "10.96.0.10",
-        "clusterIPs": ["10.96.0.10", "fd00:10:96::10"],
-        "externalIPs": ["198.51.100.7"],
-        "ports": [
-            {"name": "http", "port": 80, "nodePort": 30080, "protocol": "TCP", "targetPort": "web"},
-            {"name": "dns", "port": 53, "protocol": "UDP"},
-        ],
-        "loadBalancerSourceRanges": ["203.0.113.0/24", " 10.0.0.1/8"],
-        "internalTrafficPolicy": "Local",
-        "externalTrafficPolicy": "Local",
-        "sessionAffinity": "ClientIP",
-        "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}},
-        "healthCheckNodePort": 32000,
-    },
-    "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.8", "ipMode": "VIP"}, {"hostname": "lb.example.org"}]}},
-}
-
-SLICE: dict[str, Any] = {
-    "apiVersion": "discovery.k8s.io/v1",
-    "kind": "EndpointSlice",
-    "metadata": {
-        "namespace": "shop",
-        "name": "web-x7k2p",
-        "uid": "3-4",
-        "labels": {"kubernetes.io/service-name": "web"},
-        "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": "2024-01-01T00:00:01Z"},
-    },
-    "addressType": "IPv4",
-    "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-    "endpoints": [
-        {
-            "addresses": ["10.244.0.5"],
-            "conditions": {"ready": False, "serving": True, "terminating": True},
-            "nodeName": "this-node",
-            "hints": {"forZones": [{"name": "zone-a"}], "forNodes": [{"name": "this-node"}]},
-        }
-    ],
-}
-
-NODE: dict[str, Any] = {
-    "apiVersion": "v1",
-    "kind": "Node",
-    "metadata": {"name": "this-node", "labels": {"topology.kubernetes.io/zone": "zone-a"}},
-    "spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24", "fd00:10:244::/64"], "taints": [{"key": "a"}]},
-    "status": {
-        "addresses": [
-            {"type": "Hostname", "address": "this-node"},
-            {"type": "ExternalIP", "address": "198.51.100.10"},
-            {"type": "InternalIP", "address": "192.0.2.10"},
-        ]
-    },
-}
-
-ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=80),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=20), inner, max_size=4),
-    max_leaves=12,
-)
 DECODERS = {"Service": decode_service, "EndpointSlice": decode_endpoint_slice, "Node": decode_node}
-
-
-def changed(raw: dict[str, Any], path: str, value: object) -> dict[str, Any]:
-    """Return a copy with the field at a dotted path replaced."""
-    copied = copy.deepcopy(raw)
-    *parents, last = path.split(".")
-    target: Any = copied
-    for key in parents:
-        target = target[int(key) if key.isdigit() else key]
-    target[int(last) if last.isdigit() else last] = value
-    return copied
 
 
 def test_service() -> None:
@@ -271,85 +187,3 @@ def test_texts_are_shared() -> None:
     third = decode_endpoint_slice(renamed)
     assert isinstance(third, EndpointSlice)
     assert first.endpoints[0].node_name is second.endpoints[0].node_name is third.endpoints[0].node_name
-
-
-def check(kind: str, raw: object) -> None:
-    """Decode, and look at whatever comes out: the model or an error, within bounds and fit to be printed."""
-    try:
-        decoded = DECODERS[kind](raw)
-    except ObjectError as error:
-        check_sentence(str(error), kind)
-        return
-    if isinstance(decoded, Ignored):
-        return
-    assert len(decoded.problems) <= MOST_PROBLEMS + 1
-    for problem in decoded.problems:
-        check_sentence(problem, kind)
-    if isinstance(decoded, Service):
-        assert 1 <= len(decoded.cluster_ips) <= 2
-        assert all(0 < port.port < 65536 and 0 <= port.node_port < 65536 for port in decoded.ports)
-        assert all(len(name.encode()) <= 63 for name in (*decoded.name, *(port.name for port in decoded.ports)))
-        assert 0 <= decoded.affinity_seconds <= 86400
-    if isinstance(decoded, EndpointSlice):
-        assert all(0 < port.port < 65536 for port in decoded.ports)
-        assert all(len(endpoint.address) == 16 for endpoint in decoded.endpoints)
-        assert len(decoded.service.name.encode()) <= 63
-
-
-def check_sentence(sentence: str, kind: str) -> None:
-    """Check that a sentence names the object, is short, and is safe on a terminal."""
-    assert sentence.startswith(f"{kind} ")
-    assert len(sentence) < 900
-    assert sentence.isprintable()
-
-
-@pytest.mark.parametrize("kind", DECODERS)
-@settings(deadline=None)
-@given(raw=ANY_JSON)
-def test_any_json(kind: str, raw: object) -> None:
-    """Whatever JSON comes, it is decoded or refused by ObjectError."""
-    check(kind, raw)
-
-
-def paths_of(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    """Return the paths of all values within a raw object, its own included."""
-    inner: list[tuple[str | int, ...]] = [path]
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, child in items:
-        inner += paths_of(child, (*path, key))
-    return inner
-
-
-def replaced(value: Any, path: tuple[str | int, ...], new: object) -> Any:
-    """Return a copy with the value at a path replaced."""
-    if not path:
-        return new
-    copied = copy.copy(value)
-    copied[path[0]] = replaced(value[path[0]], path[1:], new)
-    return copied
-
-
-@pytest.mark.parametrize("raw", [SERVICE, SLICE, NODE], ids=lambda raw: raw["kind"])
-@settings(deadline=None, max_examples=300)
-@given(data=st.data())
-def test_mutations_of_a_valid_object(raw: dict[str, Any], data: st.DataObject) -> None:
-    """A valid object with any two of its values replaced by anything is decoded or refused by ObjectError."""
-    mutated: Any = raw
-    for _ in range(2):
-        path = data.draw(st.sampled_from(paths_of(mutated)), label="path")
-        mutated = replaced(mutated, path, data.draw(ANY_JSON, label="value"))
-    check(raw["kind"], mutated)
-
-
-@settings(deadline=None, max_examples=300)
-@given(text=st.text(max_size=50) | st.from_regex(r"[0-9a-f.:%/]{1,45}") | st.ip_addresses().map(str))
-def test_any_address_text(text: str) -> None:
-    """Any text is an address of the slice's family or a problem, and valid addresses mean the same as elsewhere."""
-    decoded = decode_endpoint_slice(changed(SLICE, "endpoints.0.addresses", [text]))
-    assert isinstance(decoded, EndpointSlice)
-    assert bool(decoded.endpoints) is not bool(decoded.problems)
-    try:
-        expected = parse_address(text)
-    except ValueError:
-        return
-    assert all(endpoint.address == expected for endpoint in decoded.endpoints)

@@ -83,7 +83,20 @@ def test_sets_are_sorted_and_know_where_endpoints_run() -> None:
     ]
 
 
-CONDITIONS = st.fixed_dictionaries({name: st.booleans() for name in READY})
+def test_not_terminating_wins_even_if_not_ready() -> None:
+    """Of two duplicates the one that is not terminating is the newer one, so that its conditions count."""
+    ready_but_terminating = endpoint(A, {"ready": True, "serving": True, "terminating": True})
+    for order in ([ready_but_terminating, endpoint(A, NOT_READY)], [endpoint(A, NOT_READY), ready_but_terminating]):
+        assert not chosen(*order).has_endpoints
+
+
+def test_hint_for_the_empty_zone_is_not_for_a_node_without_zone() -> None:
+    """A node without zone label is in no zone, not in the zone with the empty name."""
+    candidates = merge([(8080, [endpoint(A, READY, zones=("",)), endpoint(B, READY, zones=("zone-b",))])])
+    choice = choose(candidates, node_name=HERE, zone="", uses_cluster=True, uses_local=False)
+    assert addresses(choice.cluster) == [A, B]
+
+
 ENDPOINTS = st.lists(
     st.builds(
         Endpoint,
