@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import orjson
 import structlog
 from structlog.typing import Processor
 
-from kubeproxy_ebpf.config import LogFormat, LogLevel
+from kubeproxy_ebpf.config import LogFormat, LogLevel, Notice
 
 _LEVELS: Final = {
     LogLevel.DEBUG: logging.DEBUG,
@@ -37,6 +37,13 @@ def configure_logging(level: LogLevel, log_format: LogFormat) -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
     _join_others(shared, renderers)
+
+
+def log_notices(notices: Iterable[Notice]) -> None:
+    """Log what is to be said about the configuration."""
+    log = structlog.get_logger("kubeproxy_ebpf.config")
+    for notice in notices:
+        (log.warning if notice.is_warning else log.info)(notice.event, **notice.fields)
 
 
 def _json_renderers() -> list[Processor]:

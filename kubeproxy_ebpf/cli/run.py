@@ -3,23 +3,20 @@
 
 from __future__ import annotations
 
-import structlog
 import typer
 
 from kubeproxy_ebpf.cli.flags import Load, configured
-from kubeproxy_ebpf.cli.log_output import configure_logging
 from kubeproxy_ebpf.config.keys import KEYS
-
-_log = structlog.get_logger(__name__)
 
 
 @configured(KEYS)
 def run(load: Load) -> None:
     """Serve this node's Services until told to stop; what is in the kernel stays there."""
+    from kubeproxy_ebpf.cli.log_output import configure_logging, log_notices  # noqa: PLC0415 - only for this verb
+
     configuration, notices = load()
     configure_logging(configuration.log_level, configuration.log_format)
-    for notice in notices:
-        (_log.warning if notice.is_warning else _log.info)(notice.event, **notice.fields)
+    log_notices(notices)
     from kubeproxy_ebpf import agent  # noqa: PLC0415 - heavy, and only this verb needs it
 
     raise typer.Exit(agent.run(configuration))
