@@ -114,9 +114,8 @@ def _check_flow(world: World, flow: Flow) -> None:
     assert verdict is flow.verdict, flow.text
     assert tuple((endpoint.address, endpoint.port) for endpoint in endpoints) == flow.endpoints, flow.text
     if flow.masquerade is not None:
-        expected = flow.masquerade
-        if isinstance(expected, bool):
-            expected = {endpoint.address for endpoint in endpoints} if expected else frozenset()
+        everyone = {endpoint.address for endpoint in endpoints}
+        expected = everyone if flow.masquerade is True else flow.masquerade or set()
         assert world.masqueraded(flow, endpoints, by_rule=by_rule) == expected, flow.text
     if flow.affinity is not None:
         assert world.frontends[flow.destination][1].affinity_seconds == flow.affinity, flow.text

@@ -199,7 +199,8 @@ def test_duplicates_alike_are_settled_by_the_slices_names() -> None:
     ]
     for order in (on_nodes, on_nodes[::-1]):
         state = ClusterState(Settings(), NODE)
-        for newest in (SERVICE, *order):
+        state.observe(SERVICE)
+        for newest in order:
             state.observe(newest)
         assert plan(state).ports[0].cluster_set[0].node_name == "other-node"
 

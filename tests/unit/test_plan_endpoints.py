@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kubeproxy_ebpf.model.address import Address, parse_address
 from kubeproxy_ebpf.model.objects import Endpoint
 from kubeproxy_ebpf.plan.endpoints import EndpointChoice, choose, merge
+from kubeproxy_ebpf.plan.service_plan import PlannedEndpoint
 
 READY = {"ready": True, "serving": True, "terminating": False}
 DRAINING = {"ready": False, "serving": True, "terminating": True}
@@ -24,7 +25,14 @@ A, B, C = (parse_address(f"10.244.0.{number}") for number in (1, 2, 3))
 
 def endpoint(address: Address, conditions: dict[str, bool], node: str = HERE, zones: tuple[str, ...] = ()) -> Endpoint:
     """Return an endpoint of a node."""
-    return Endpoint(address, **conditions, node_name=node, zone_hints=zones)
+    return Endpoint(
+        address,
+        ready=conditions["ready"],
+        serving=conditions["serving"],
+        terminating=conditions["terminating"],
+        node_name=node,
+        zone_hints=zones,
+    )
 
 
 def chosen(*endpoints: Endpoint, uses_cluster: bool = True, uses_local: bool = False) -> EndpointChoice:
@@ -34,7 +42,7 @@ def chosen(*endpoints: Endpoint, uses_cluster: bool = True, uses_local: bool = F
     )
 
 
-def addresses(planned: tuple[object, ...]) -> list[Address]:
+def addresses(planned: tuple[PlannedEndpoint, ...]) -> list[Address]:
     """Return the addresses of planned endpoints."""
     return [one.address for one in planned]
 
