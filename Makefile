@@ -8,6 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTHON_FILES := kubeproxy_ebpf tests tools bench demo build_bpf.py
 C_FILES      := $(wildcard bpf_src/*.[ch])
 SHELL_FILES  := .ci/run tools/install-packages tools/find-python tools/make-environment tools/kernels/init tools/kernels/node
+SPELLED      := Makefile $(wildcard $(PYTHON_FILES) docs bpf_src)
 PYTEST       := $(PYTHON) -m pytest
 # Each command that touches the kernel must leave it as it found it.
 LEAVES_NOTHING := $(PYTHON) tools/leaves_nothing.py
@@ -37,7 +38,7 @@ lint: install ## check style: Python, C, shell, spelling, the lock file
 	@ruff format --quiet --check $(wildcard $(PYTHON_FILES))
 	@clang-format --dry-run -Werror $(C_FILES)
 	@shellcheck $(SHELL_FILES)
-	@$(PYTHON) -m codespell_lib
+	@$(PYTHON) -m codespell_lib $(wildcard *.md) $(SPELLED)
 	@$(PYTHON) tools/lock_requirements.py --check
 
 .PHONY: types
@@ -46,7 +47,7 @@ types: install ## check types
 
 .PHONY: imports
 imports: install ## check who may know whom
-	@lint-imports --no-logo --no-timings >.imports 2>&1 || { cat .imports; rm .imports; exit 1; }; rm .imports
+	@report=$$(lint-imports 2>&1) || { echo "$$report"; exit 1; }
 
 .PHONY: unit
 unit: install ## test what needs neither root nor the kernel; takes seconds

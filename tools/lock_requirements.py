@@ -45,11 +45,8 @@ def unmet() -> list[str]:
 
     lines = (re.fullmatch(r"([^=#\s]+)==(\S+)", line) for line in LOCK.read_text().splitlines())
     locked = {canonicalize_name(match[1]): match[2] for match in lines if match}
-    return [
-        text
-        for text in requirements()
-        if (wanted := Requirement(text)) and locked.get(canonicalize_name(wanted.name), "") not in wanted.specifier
-    ]
+    wanted = [Requirement(text) for text in requirements()]
+    return [str(one) for one in wanted if not one.specifier.contains(locked.get(canonicalize_name(one.name), "0"))]
 
 
 if __name__ == "__main__":

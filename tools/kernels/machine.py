@@ -11,6 +11,7 @@ from __future__ import annotations
 import lzma
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import time
 from contextlib import contextmanager
@@ -41,15 +42,14 @@ class MachineResult:
 
     status: int
     """The command's exit status."""
-    output: str
-    """What it wrote to /dev/ttyS1."""
     seconds: float
     """From power on to power off."""
 
 
-def run_in(kernel: Kernel, script: str, *, console: Path, limit: float) -> MachineResult:
-    """Run a shell script as root of a machine with that kernel; `console` gets all it prints.
+def run_in(kernel: Kernel, script: str, *, console: Path, results: Path, limit: float) -> MachineResult:
+    """Run a shell script as root of a machine with that kernel.
 
+    `console` gets all it prints; `results` becomes a folder of what it wrote to $RESULTS.
     Raises MachineError when it does not end within `limit` seconds.
     """
     with tempfile.TemporaryDirectory(prefix="kubeproxy-ebpf-") as folder:
@@ -58,7 +58,9 @@ def run_in(kernel: Kernel, script: str, *, console: Path, limit: float) -> Machi
         started = time.monotonic()
         with _files(work / "files.sock"):
             _boot(kernel, work, console, limit)
-        return _result(work / "output", console, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        _unpack(work / "results", results, console)
+    return MachineResult(int((results / "status").read_text()), seconds)
 
 
 def _write_initramfs(kernel: Kernel, script: str, work: Path) -> None:
@@ -120,7 +122,7 @@ def _boot(kernel: Kernel, work: Path, console: Path, limit: float) -> None:
         *("-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off"),
         *("-chardev", f"socket,id=files,path={work / 'files.sock'}"),
         *("-device", "vhost-user-fs-pci,chardev=files,tag=host"),
-        *("-serial", f"file:{console}", "-serial", f"file:{work / 'output'}"),
+        *("-serial", f"file:{console}", "-serial", f"file:{work / 'results'}"),
     ]
     try:
         subprocess.run(command, check=True, timeout=limit, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -132,12 +134,14 @@ def _boot(kernel: Kernel, work: Path, console: Path, limit: float) -> None:
         raise MachineError(message) from error
 
 
-def _result(output: Path, console: Path, seconds: float) -> MachineResult:
-    text, _, status = output.read_text(errors="replace").rstrip().rpartition("\nexit ")
-    if not status.isdigit():
+def _unpack(archive: Path, results: Path, console: Path) -> None:
+    shutil.rmtree(results, ignore_errors=True)
+    try:
+        with tarfile.open(archive) as files:
+            files.extractall(results, filter="data")
+    except tarfile.TarError as error:
         message = f"the guest ended before its command did; its console is {console}"
-        raise MachineError(message)
-    return MachineResult(int(status), text, seconds)
+        raise MachineError(message) from error
 
 
 def _program(*names: str) -> str:

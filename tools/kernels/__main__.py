@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m tools.kernels [SERIES]...`: the kernel tests on each kernel of kernels.txt, and what came of them.
+
+Results go to docs/kernels.md when all of the list was run. `--run COMMAND` runs another command in the guests instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.kernels.machine import MachineError, run_in
+from tools.kernels.packages import Kernel, KernelCache, KernelPackageError
+from tools.kernels.report import KernelReport, document, read_report, terminal_table
+
+CHECKOUT = Path(__file__).parents[2]
+LIST = Path(__file__).with_name("kernels.txt")
+DOCUMENT = CHECKOUT / "docs" / "kernels.md"
+LIMIT = 3600.0  # seconds, for one kernel
+TEST_LIMIT = 900  # seconds, for one test: everything is 10 to 30 times slower there
+GUEST = """
+cd {checkout}
+export CI=true KUBEPROXY_EBPF_NO_SKIP=1 HOME=/root
+{python} - >$RESULTS/verdicts <<'END'
+from kubeproxy_ebpf.datapath.features import probe_verdicts
+print(probe_verdicts().detail)
+END
+{command}
+"""
+PYTEST = "-m pytest -m kernel -o timeout={limit} -o cache_dir=/run/pytest --junitxml=$RESULTS/junit.xml {tests}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A line of kernels.txt."""
+
+    series: str
+    debian: str
+
+
+def wanted_kernels(series: list[str]) -> list[Wanted]:
+    """Read the list; `series` chooses from it, nothing means all.
+
+    Raises KernelPackageError for a series that is not in it.
+    """
+    lines = [line.split() for line in LIST.read_text().splitlines() if line and not line.startswith("#")]
+    listed = {name: Wanted(name, debian) for name, debian in lines}
+    if unknown := set(series) - set(listed):
+        message = f"{', '.join(unknown)} is not in {LIST}, which has {', '.join(listed)}"
+        raise KernelPackageError(message)
+    return [listed[name] for name in series or listed]
+
+
+def test(kernel: Kernel, command: str, folder: Path) -> KernelReport:
+    """Run a command on a kernel; `folder` gets its console and its results."""
+    console = folder / f"{kernel.release}.console"
+    results = folder / kernel.release
+    script = GUEST.format(checkout=shlex.quote(str(CHECKOUT)), python=sys.executable, command=command)
+    print(f"{kernel.release}: running; console in {console}", flush=True)
+    result = run_in(kernel, script, console=console, results=results, limit=LIMIT)
+    verdicts = (results / "verdicts").read_text().strip()
+    junit = results / "junit.xml"
+    if junit.exists():
+        return read_report(kernel.release, verdicts, result.seconds, junit)
+    print(console.read_text(errors="replace"))
+    failed = {command: f"exit status {result.status}"} if result.status else {}
+    return KernelReport(kernel.release, verdicts, result.seconds, passed=not failed, failed=failed)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run everything that was asked for; 1 if anything failed."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubeproxy-ebpf" / "kernels"
+    folder = cache / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    kernels = KernelCache(cache)
+    command = arguments.run or f"{sys.executable} {PYTEST.format(limit=TEST_LIMIT, tests=arguments.tests)}"
+    reports = []
+    for wanted in wanted_kernels(arguments.series):
+        try:
+            reports.append(test(kernels.get(wanted.series, wanted.debian), command, folder))
+        except (MachineError, KernelPackageError) as error:
+            reports.append(KernelReport(wanted.series, "not known", failed={"the machine": str(error)}))
+        print(terminal_table(reports[-1:]), flush=True)
+    print(f"\n{terminal_table(reports)}")
+    if not (arguments.series or arguments.run):
+        DOCUMENT.write_text(document(reports, "make test-kernels", qemu_version()))
+    return 0 if all(report.good for report in reports) else 1
+
+
+def qemu_version() -> str:
+    """Say which emulator it is."""
+    shown = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True, text=True).stdout
+    return shown.split("version ")[1].split()[0]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="tools.kernels", description=__doc__)
+    parser.add_argument("series", nargs="*", help="of kernels.txt; all of them by default")
+    parser.add_argument("--tests", default="tests/kernel", help="what to give to pytest")
+    parser.add_argument("--run", metavar="COMMAND", help="run this in the guests in place of pytest")
+    sys.exit(run(parser.parse_args()))
