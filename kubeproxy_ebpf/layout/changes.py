@@ -55,11 +55,11 @@ class Phase(enum.IntEnum):
 
 
 class WriteEntries(NamedTuple):
-    """Copy bytes over whole consecutive entries of an array, from ``index`` on. Not atomic."""
+    """Copy bytes over whole consecutive entries of an array, from entry ``at`` on. Not atomic."""
 
     phase: Phase
     map: ArrayMap
-    index: int
+    at: int
     data: bytes
 
 
@@ -68,7 +68,7 @@ class PublishWord(NamedTuple):
 
     phase: Phase
     map: ArrayMap
-    index: int
+    at: int
     offset: int
     """Bytes from the entry's start."""
     word: int
