@@ -51,11 +51,11 @@ imports: install ## check who may know whom
 
 .PHONY: unit
 unit: install ## test what needs neither root nor the kernel; takes seconds
-	@$(PYTEST) -q -m "not kernel" $(TESTS)
+	@$(PYTEST) -q -m "not kernel" $(or $(TESTS),tests/unit)
 
 .PHONY: kernel
 kernel: build root ## test with real programs and sockets, in namespaces of their own (root)
-	@$(LEAVES_NOTHING) $(PYTEST) -m kernel $(TESTS)
+	@$(LEAVES_NOTHING) $(PYTEST) -m kernel $(or $(TESTS),tests/kernel)
 
 .PHONY: test
 test: build root ## check and test everything (root)
