@@ -33,13 +33,15 @@ DEFAULT_PIN_FOLDER = Path("/sys/fs/bpf/kubeproxy-ebpf")
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 
 _NEEDED_HELPERS = (
-    Helper.GET_SOCKET_COOKIE,
-    Helper.GET_NETNS_COOKIE,
-    Helper.SK_STORAGE_GET,
-    Helper.KTIME_GET_BOOT_NS,
-    Helper.RINGBUF_OUTPUT,
-    Helper.PROBE_READ_KERNEL,
+    Helper.GET_PRANDOM_U32,
     Helper.GET_CURRENT_COMM,
+    Helper.GET_SOCKET_COOKIE,
+    Helper.SK_STORAGE_GET,
+    Helper.PROBE_READ_KERNEL,
+    Helper.GET_NETNS_COOKIE,
+    Helper.KTIME_GET_BOOT_NS,
+    Helper.RINGBUF_RESERVE,
+    Helper.RINGBUF_SUBMIT,
 )
 _NEEDED_MAPS = (MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE, MapType.SK_STORAGE, MapType.RINGBUF)
 _NEWER_KERNEL = "run a kernel of 5.10 or newer, built with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF"
@@ -75,9 +77,9 @@ def probe_all(*, pin_folder: Path = DEFAULT_PIN_FOLDER, cgroup: Path | None = No
     )
 
 
-def probe_capabilities() -> Iterator[Probe]:
-    """CAP_BPF and CAP_PERFMON (both in CAP_SYS_ADMIN), and CAP_NET_ADMIN."""
-    held = effective_capabilities()
+def probe_capabilities(status: Path = Path("/proc/self/status")) -> Iterator[Probe]:
+    """Look for CAP_BPF and CAP_PERFMON (both in CAP_SYS_ADMIN), and CAP_NET_ADMIN."""
+    held = _effective_capabilities(status)
     everything = "CAP_SYS_ADMIN" in held
     for name in ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"):
         ok = name in held or (everything and name != "CAP_NET_ADMIN")
@@ -85,8 +87,7 @@ def probe_capabilities() -> Iterator[Probe]:
         yield Probe(name.lower(), ok, detail, "" if ok else f"run as root, or add {name} to the container")
 
 
-def effective_capabilities(status: Path = Path("/proc/self/status")) -> frozenset[str]:
-    """Return which of the capabilities that matter here this process has."""
+def _effective_capabilities(status: Path) -> frozenset[str]:
     line = next(line for line in status.read_text().splitlines() if line.startswith("CapEff:"))
     bits = int(line.split()[1], 16)
     return frozenset(name for name, number in _CAPABILITIES.items() if bits >> number & 1)

@@ -200,3 +200,10 @@ def load(pin_folder: Path, scratch_cgroup: Path, compile_object: CompileObject) 
     yield load_
     for datapath in loaded:
         datapath.close()
+
+
+@pytest.fixture
+def datapath(pin_folder: Path, scratch_cgroup: Path) -> Iterator[Datapath]:
+    """Load the real programs at ``scratch_cgroup``, with small maps and the agent's own store."""
+    with loader.load(pin_folder=pin_folder, cgroup=scratch_cgroup, sizes=SMALL, lock_timeout=0) as loaded:
+        yield loaded

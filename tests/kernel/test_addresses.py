@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's addresses, sources and cookie are what the kernel has, and changes are noticed."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+from pathlib import Path
+
+from kubeproxy_ebpf.datapath import netns_cookie
+from kubeproxy_ebpf.datapath.addresses import IPVS_DEVICE, AddressMonitor, NodeAddresses
+from kubeproxy_ebpf.model.address import format_address
+from tests.kernel.conftest import Starter
+from tests.kernel.namespaces import Namespace
+from tests.kernel.processes import run_in
+
+
+def read_once() -> NodeAddresses:
+    """Return this namespace's addresses."""
+    with AddressMonitor() as monitor:
+        return monitor.read()
+
+
+def texts(addresses: NodeAddresses) -> set[str]:
+    """Return the addresses but for link-local ones, which differ from run to run."""
+    return {text for text in map(format_address, addresses.interface_addresses) if not text.startswith("fe80:")}
+
+
+def add_device(node: Namespace, name: str, *addresses: str) -> None:
+    """Add a device with addresses."""
+    node.run("ip", "link", "add", name, "type", "bridge")
+    node.run("ip", "link", "set", name, "up")
+    for address in addresses:
+        node.run("ip", "address", "add", address, "dev", name, *(("nodad",) if ":" in address else ()))
+
+
+def test_addresses_of_all_interfaces_but_ipvs(node_namespace: Namespace) -> None:
+    """Primary, secondary and loopback addresses count; those that IPVS holds for Services do not."""
+    add_device(node_namespace, "net0", "192.0.2.10/24", "192.0.2.11/24", "2001:db8::10/64")
+    add_device(node_namespace, IPVS_DEVICE, "10.96.0.1/32", "fd00:10:96::1/128")
+    assert texts(run_in(node_namespace, None, read_once)) == {
+        "127.0.0.1",
+        "::1",
+        "192.0.2.10",
+        "192.0.2.11",
+        "2001:db8::10",
+    }
+
+
+def test_address_of_the_other_end_is_not_ours(node_namespace: Namespace) -> None:
+    """On a point-to-point link the own address counts."""
+    add_device(node_namespace, "ppp0")
+    node_namespace.run("ip", "address", "add", "192.0.2.1", "peer", "192.0.2.2", "dev", "ppp0")
+    assert "192.0.2.1" in texts(run_in(node_namespace, None, read_once))
+    assert "192.0.2.2" not in texts(run_in(node_namespace, None, read_once))
+
+
+def test_preferred_source_follows_the_default_route(node_namespace: Namespace) -> None:
+    """The source is what the route says, not the first address; without any route the first global one."""
+    add_device(node_namespace, "net0", "192.0.2.10/24", "192.0.2.11/24", "2001:db8::10/64")
+    before = run_in(node_namespace, None, read_once)
+    assert before.source_ipv4 is not None
+    assert format_address(before.source_ipv4) == "192.0.2.10"
+    node_namespace.run("ip", "route", "add", "default", "via", "192.0.2.254", "src", "192.0.2.11")
+    after = run_in(node_namespace, None, read_once)
+    assert after.source_ipv4 is not None
+    assert after.source_ipv6 is not None
+    assert format_address(after.source_ipv4) == "192.0.2.11"
+    assert format_address(after.source_ipv6) == "2001:db8::10"
+
+
+def test_family_without_addresses_has_no_source(node_namespace: Namespace) -> None:
+    """Loopback's addresses are no sources for others."""
+    addresses = run_in(node_namespace, None, read_once)
+    assert (addresses.source_ipv4, addresses.source_ipv6) == (None, None)
+
+
+def watch() -> Iterator[set[str]]:
+    """Yield the addresses, and again whenever they changed."""
+    with AddressMonitor() as monitor:
+        known = texts(monitor.read())
+        yield known
+        while True:
+            select.select([monitor], [], [])
+            now = texts(monitor.read())
+            if now != known:
+                known = now
+                yield known
+
+
+def test_changes_are_noticed(node_namespace: Namespace, background: Starter) -> None:
+    """An address that comes and one that goes wake the watcher."""
+    watcher = background(node_namespace, None, watch)
+    assert watcher.ready == {"127.0.0.1", "::1"}
+    node_namespace.run("ip", "address", "add", "127.0.0.2/32", "dev", "lo")
+    assert watcher.next() == {"127.0.0.1", "127.0.0.2", "::1"}
+    node_namespace.run("ip", "address", "del", "127.0.0.2/32", "dev", "lo")
+    assert watcher.next() == {"127.0.0.1", "::1"}
+
+
+def test_cookie_is_the_same_by_option_and_by_program(node_namespace: Namespace, scratch_cgroup: Path) -> None:
+    """Where the socket option is missing a program tells the same; each namespace has its own."""
+
+    def by_program() -> int:
+        return netns_cookie.cookie_by_program(netns_cookie.own_cgroup())
+
+    assert run_in(None, scratch_cgroup, netns_cookie.own_cgroup) == scratch_cgroup
+    asked = run_in(node_namespace, None, netns_cookie.host_netns_cookie)
+    assert asked == run_in(node_namespace, scratch_cgroup, by_program)
+    assert asked != run_in(None, scratch_cgroup, by_program)
