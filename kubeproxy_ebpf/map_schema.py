@@ -331,6 +331,11 @@ def settings_flags_word(flags: int) -> int:
     return _rules_word(flags, 0)
 
 
+def word_of(data: bytes) -> int:
+    """Return eight packed bytes as the word to publish."""
+    return int.from_bytes(data, sys.byteorder)
+
+
 def unpack_settings(data: bytes | memoryview) -> SettingsEntry:
     """Unpack the entry of ``settings``."""
     flags, service_count, excluded_count, cookie, ipv4, ipv6 = _SETTINGS_HEAD.unpack_from(data)

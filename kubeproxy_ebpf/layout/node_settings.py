@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of this node to changes of the one entry of ``settings``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kubeproxy_ebpf import map_schema as schema
+from kubeproxy_ebpf.layout.changes import ArrayMap, Change, Phase, PublishWord
+from kubeproxy_ebpf.map_schema import SettingsEntry
+
+LISTENING = schema.SETTINGS_LISTENING
+"""The flag that belongs to whoever reads events; it is left as it is."""
+
+
+def differs_in_prefixes(old: SettingsEntry, new: SettingsEntry) -> bool:
+    """Whether the lists of prefixes differ: then readers of the old ones must be gone before they are overwritten."""
+    return (old.service_cidrs, old.excluded_cidrs) != (new.service_cidrs, new.excluded_cidrs)
+
+
+def withdraw_prefixes() -> tuple[Change, ...]:
+    """Return the change after which, and after a grace period, nobody reads the prefixes."""
+    return (_publish(schema.SETTINGS_COUNTS_OFFSET, schema.prefix_counts_word(0, 0)),)
+
+
+def write_settings(old: SettingsEntry, new: SettingsEntry) -> tuple[Change, ...]:
+    """Return the changes from one entry to another, word by word; the counts of the prefixes come last."""
+    changes: list[Change] = []
+    if (old.flags ^ new.flags) & ~LISTENING:
+        flags = new.flags & ~LISTENING | old.flags & LISTENING
+        changes.append(_publish(schema.SETTINGS_FLAGS_OFFSET, schema.settings_flags_word(flags)))
+    if old.host_netns_cookie != new.host_netns_cookie:
+        changes.append(_publish(schema.SETTINGS_NETNS_COOKIE_OFFSET, new.host_netns_cookie))
+    if (old.host_source_ipv4, old.host_source_ipv6) != (new.host_source_ipv4, new.host_source_ipv6):
+        sources = schema.pack_sources(new.host_source_ipv4, new.host_source_ipv6)
+        changes += _publish_words(schema.SETTINGS_SOURCES_OFFSET, sources)
+    if differs_in_prefixes(old, new):
+        prefixes = schema.pack_prefixes(new.service_cidrs) + schema.pack_prefixes(new.excluded_cidrs)
+        changes += _publish_words(schema.SETTINGS_PREFIXES_OFFSET, prefixes)
+        counts = schema.prefix_counts_word(len(new.service_cidrs), len(new.excluded_cidrs))
+        changes.append(_publish(schema.SETTINGS_COUNTS_OFFSET, counts))
+    return tuple(changes)
+
+
+def _publish(offset: int, word: int) -> PublishWord:
+    return PublishWord(Phase.PUBLISH, ArrayMap.SETTINGS, 0, offset, word)
+
+
+def _publish_words(offset: int, data: bytes) -> Sequence[PublishWord]:
+    return [_publish(offset + start, schema.word_of(data[start : start + 8])) for start in range(0, len(data), 8)]

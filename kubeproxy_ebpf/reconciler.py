@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings the maps to what the plans say: applies changes, tries again what failed, audits what is there.
+
+Level-based. Whoever learns of a change hands it to :class:`~kubeproxy_ebpf.plan.cluster.ClusterState`;
+:meth:`Reconciler.sync` drains the Services that it touched, in one batch. A Service that cannot be served is an error
+on that Service: it keeps what it has and waits for another try, and nothing else is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import structlog
+
+from kubeproxy_ebpf import map_schema
+from kubeproxy_ebpf.backoff import Backoff
+from kubeproxy_ebpf.layout.audit import audit
+from kubeproxy_ebpf.layout.changes import ArrayMap
+from kubeproxy_ebpf.layout.errors import CapacityError
+from kubeproxy_ebpf.layout.layout import Batch, Layout
+from kubeproxy_ebpf.layout.node_settings import differs_in_prefixes, withdraw_prefixes, write_settings
+from kubeproxy_ebpf.map_schema import SettingsEntry
+from kubeproxy_ebpf.map_store import MapStore
+from kubeproxy_ebpf.model.objects import ObjectName
+from kubeproxy_ebpf.plan.cluster import ClusterState
+from kubeproxy_ebpf.plan.service_plan import ServicePlan
+from kubeproxy_ebpf.writer import FailedWrite, apply_changes
+
+_log = structlog.get_logger(__name__)
+
+
+class SyncResult(NamedTuple):
+    """What one round did."""
+
+    services: int
+    """Services that were planned."""
+    writes: int
+    """Changes made to maps."""
+
+
+class Reconciler:
+    """Owns the layout and the writing side of the maps. Not safe for threads."""
+
+    def __init__(
+        self,
+        *,
+        cluster: ClusterState,
+        layout: Layout,
+        store: MapStore,
+        clock: Callable[[], float],
+        start_grace_period: Callable[[], None],
+    ) -> None:
+        """Start with nothing done. ``start_grace_period`` must lead to one call of :meth:`readers_are_gone`."""
+        self._cluster = cluster
+        self._layout = layout
+        self._store = store
+        self._start_grace_period = start_grace_period
+        self._retries: Backoff[ObjectName] = Backoff(clock)
+        self._problems: dict[ObjectName, tuple[str, ...]] = {}
+        self._grace_period_runs = False
+        self._pruned = False
+
+    def sync(self) -> SyncResult:
+        """Plan and write what changed since the last call, and what is due for another try."""
+        names = dict.fromkeys((*self._cluster.take_dirty(), *self._retries.due()))
+        plans = {name: self._cluster.plan(name) for name in names}
+        for name, plan in plans.items():
+            self._report(name, plan)
+        writes = self._apply(self._layout.prepare(plans), names) if plans else 0
+        if not self._pruned:
+            self._pruned = True
+            writes += self._apply(self._layout.prune(frozenset(self._cluster.services)), ())
+        self._rest()
+        return SyncResult(len(names), writes)
+
+    def apply_settings(self, settings: SettingsEntry) -> int:
+        """Bring the map ``settings`` to these; return how many writes it took. May block for milliseconds."""
+        present = map_schema.unpack_settings(self._store.array(ArrayMap.SETTINGS))
+        changes = write_settings(present, settings)
+        if differs_in_prefixes(present, settings) and (present.service_cidrs or present.excluded_cidrs):
+            apply_changes(self._store, withdraw_prefixes())
+            self._store.wait_for_readers()
+        apply_changes(self._store, changes)
+        return len(changes)
+
+    def audit(self) -> int:
+        """Compare the maps with what they should hold and repair them; return the number of repairs."""
+        repairs = audit(self._layout, self._store)
+        if repairs:
+            failed = apply_changes(self._store, repairs)
+            maps = sorted({change.map.value for change in repairs})
+            _log.warning("maps_repaired", repairs=len(repairs), failed=len(failed), maps=maps)
+        return len(repairs)
+
+    def readers_are_gone(self) -> None:
+        """Take back what was out of use when the grace period began that has now passed."""
+        self._layout.grace_passed()
+        self._grace_period_runs = False
+        self._rest()
+
+    def seconds_to_next(self) -> float | None:
+        """Return when :meth:`sync` has something to try again; None: never by itself."""
+        return self._retries.seconds_to_next()
+
+    def _apply(self, batch: Batch, names: Iterable[ObjectName]) -> int:
+        """Write a batch, and settle who has to be tried again."""
+        failed = apply_changes(self._store, batch.changes)
+        again = self._layout.commit(batch, [failure.change for failure in failed])
+        for failure in failed:
+            _log_failure(failure)
+        for error in batch.errors:
+            self._log_capacity(error)
+            again.add(error.service)
+        for name in names:
+            if name not in again and name in self._retries:
+                self._retries.succeeded(name)
+                _log.info("service_recovered", service=str(name))
+        for name in again:
+            self._retries.failed(name)
+        return len(batch.changes)
+
+    def _rest(self) -> None:
+        """Between rounds: let what is out of use come back, and make room where it is in pieces."""
+        if self._grace_period_runs:
+            return
+        moves = self._layout.defragment()
+        if moves.changes:
+            _log.info("slots_defragmented", moves=len(moves.moves))
+            self._apply(moves, ())
+        if self._layout.close_epoch():
+            self._grace_period_runs = True
+            self._start_grace_period()
+
+    def _report(self, name: ObjectName, plan: ServicePlan | None) -> None:
+        """Log what cannot be served of a Service, once."""
+        problems = plan.problems if plan else ()
+        if problems == self._problems.get(name, ()):
+            return
+        if problems:
+            self._problems[name] = problems
+        else:
+            del self._problems[name]
+            _log.info("service_problems_gone", service=str(name))
+        for problem in problems:
+            _log.warning("service_problem", service=str(name), problem=problem)
+
+    def _log_capacity(self, error: CapacityError) -> None:
+        if error.service not in self._retries:
+            _log.error("service_not_served", service=str(error.service), map=error.map_name, reason=str(error))
+
+
+def _log_failure(failure: FailedWrite) -> None:
+    error = failure.error
+    _log.error("map_write_failed", map=error.map_name, key=error.key.hex(), errno=error.error_number, reason=str(error))
