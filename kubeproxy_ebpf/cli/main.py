@@ -9,6 +9,7 @@ from collections.abc import Callable
 import typer
 
 from kubeproxy_ebpf.cli.check import check
+from kubeproxy_ebpf.cli.dump import dump
 from kubeproxy_ebpf.cli.run import run
 from kubeproxy_ebpf.cli.unload import unload
 from kubeproxy_ebpf.cli.version import version
@@ -40,7 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (run, check, unload, version):
+for _verb in (run, check, dump, unload, version):
     app.command()(_reporting(_verb))
 
 
