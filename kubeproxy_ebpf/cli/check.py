@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import typer
@@ -19,19 +20,31 @@ if TYPE_CHECKING:
 @configured(KEYS)
 def check(load: Load, *, json: JsonFlag = False) -> None:
     """Try what the agent needs; exit code 1 if something it cannot do without is missing."""
-    from kubeproxy_ebpf.datapath import features  # noqa: PLC0415 - only some verbs need the kernel binding
-
-    configuration, problem = _try_configuration(load)
-    probes = [
-        problem or features.Probe("configuration", ok=True, detail="valid"),
-        *features.probe_all(pin_folder=configuration.pin_folder, cgroup=configuration.cgroup),
-    ]
+    probes = _probe(load)
     if json:
         print_json([probe._asdict() for probe in probes])
     else:
         print_table(("check", "result", "detail", "remedy"), [_row(probe) for probe in probes])
-    if any(probe.required and not probe.ok for probe in probes):
+    if _lacks_something(probes):
         raise typer.Exit(1)
+
+
+def _probe(load: Load) -> list[Probe]:
+    """Return all findings. Connections are tried only where nothing is missing: they load programs for a moment."""
+    from kubeproxy_ebpf.datapath import features, running  # noqa: PLC0415 - only some verbs need the kernel binding
+
+    configuration, problem = _try_configuration(load)
+    pin_folder, cgroup = configuration.pin_folder, configuration.cgroup
+    valid = features.Probe("configuration", ok=True, detail="valid")
+    probes = [problem or valid, *features.probe_all(pin_folder=pin_folder, cgroup=cgroup)]
+    if _lacks_something(probes):
+        detail = "connections are not tried while something is missing"
+        return [*probes, features.Probe("data_plane", ok=False, detail=detail, remedy="mend the rest", required=False)]
+    return [*probes, *running.probe_running(pin_folder=pin_folder, cgroup=cgroup)]
+
+
+def _lacks_something(probes: Iterable[Probe]) -> bool:
+    return any(probe.required and not probe.ok for probe in probes)
 
 
 def _try_configuration(load: Load) -> tuple[Configuration, Probe | None]:
@@ -46,5 +59,5 @@ def _try_configuration(load: Load) -> tuple[Configuration, Probe | None]:
 
 
 def _row(probe: Probe) -> tuple[str, str, str, str]:
-    result = "ok" if probe.ok else "missing" if probe.required else "differs"
+    result = "ok" if probe.ok else "failed" if probe.required else "differs"
     return probe.name, result, probe.detail, probe.remedy

@@ -125,7 +125,7 @@ def translate(document: Mapping[str, object]) -> Translation:
             value = _translated(name, raw)
             if not _is_zero(value):
                 given[used[name].name] = Given(value, name, path)
-        elif not _is_zero(raw) and name not in {"apiVersion", "kind", "mode"}:
+        elif not _says_nothing(raw) and name not in {"apiVersion", "kind", "mode"}:
             without_effect.append(name)
     if keys.CLUSTER_CIDRS.name not in given and given.get(keys.DETECT_LOCAL_MODE.name, _NOTHING).raw == "ClusterCIDR":
         without_effect.append(given.pop(keys.DETECT_LOCAL_MODE.name).name)  # kube-proxy goes on without detection
@@ -181,3 +181,10 @@ _UNSPECIFIED: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - kube-proxy's 
 
 def _is_zero(raw: object) -> bool:
     return raw in _ZERO or (raw == 0 and raw is not False)
+
+
+def _says_nothing(raw: object) -> bool:
+    """Whether a field without effect need not be named: tools write every field, with zeros."""
+    if isinstance(raw, dict):
+        return all(map(_says_nothing, raw.values()))
+    return raw is False or raw == "0" or _is_zero(raw)

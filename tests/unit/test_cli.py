@@ -165,7 +165,8 @@ def test_check_prints_a_table(tmp_path: Path) -> None:
     assert lines[0].split() == ["check", "result", "detail", "remedy"]
     assert ["configuration", "ok", "valid"] in [line.split() for line in lines]
     (bpffs,) = (line for line in lines if line.startswith("bpffs "))
-    assert "missing" in bpffs
+    assert "failed" in bpffs
+    assert "connections are not tried while something is missing" in lines[-1]
     assert str(tmp_path) in bpffs
     assert result.exit_code == 1
 

@@ -130,8 +130,7 @@ def test_file_of_kubeadm(
     assert notice.event == "kube_proxy_configuration_used"
     assert not notice.is_warning
     assert notice.fields["mode"] == means
-    used_in_iptables_mode_only = {"iptables.localhostNodePorts"}
-    assert used_in_iptables_mode_only.isdisjoint(notice.fields["without_effect"])
+    assert notice.fields["without_effect"] == []
 
 
 FIELDS = """\
@@ -194,7 +193,7 @@ class Sections(NamedTuple):
                 localhost_node_ports=False,
                 period=20,
                 excluded=["10.9.0.0/16"],
-                without_effect={"iptables.localhostNodePorts", "iptables.syncPeriod"},
+                without_effect={"iptables.syncPeriod", "nftables.syncPeriod"},
             ),
         ),
         (

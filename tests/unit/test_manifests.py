@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from kubeproxy_ebpf.manifests import ManifestFolder, ManifestFolderError, ObjectKey, Update
-from kubeproxy_ebpf.manifests import folder as folder_module
+from kubeproxy_ebpf.manifests.file import read_text
 from kubeproxy_ebpf.model.address import format_address
 from kubeproxy_ebpf.model.objects import EndpointSlice, Ignored, Node, ObjectName, Service
 
@@ -182,8 +182,12 @@ def test_only_the_changed_file_is_read(path: Path, folder: ManifestFolder, monke
     folder.read_all()
     folder.drain()
     read: list[str] = []
-    real = folder_module.read_text
-    monkeypatch.setattr(folder_module, "read_text", lambda file: read.append(file.name) or real(file))
+
+    def record(file: Path) -> bytes | None:
+        read.append(file.name)
+        return read_text(file)
+
+    monkeypatch.setattr("kubeproxy_ebpf.manifests.folder.read_text", record)
     (path / "7.yaml").write_text(service("s7", "10.96.0.7"))
     assert seen(folder) == {"s7": "10.96.0.7"}
     assert read == ["7.yaml"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from kubeproxy_ebpf.manifests import KubernetesObject, ManifestFolder, ObjectKey
 
 FILES = ("a.yaml", "b.yaml", "c.json", "d.txt", "a.yaml~")
 OBJECTS = st.dictionaries(st.sampled_from("uvwxyz"), st.integers(1, 3), max_size=4)
-CHANGES = st.one_of(
+CHANGES: st.SearchStrategy[Any] = st.one_of(
     st.tuples(st.just("write"), st.sampled_from(FILES), OBJECTS),
     st.tuples(st.just("spoil"), st.sampled_from(FILES), st.just({})),
     st.tuples(st.just("delete"), st.sampled_from(FILES), st.just({})),
