@@ -19,6 +19,8 @@ from demo.world import World
 
 NODE_NAME = "demo-node"
 READY = "agent_ready"
+_KERNELS_OWN = frozenset({"maps.debug", "progs.debug"})
+"""Iterators that CONFIG_BPF_PRELOAD puts into every BPF file system."""
 
 
 def command() -> str:
@@ -92,9 +94,18 @@ class Agent:
         """Run another of its commands on the node to its end; return what it printed.
 
         Raises:
-            subprocess.CalledProcessError: it failed.
+            RuntimeError: it failed.
         """
-        return subprocess.run(self._on_node(*arguments), stdout=subprocess.PIPE, text=True, check=True).stdout
+        done = subprocess.run(self._on_node(*arguments), capture_output=True, text=True, check=False)
+        if done.returncode:
+            msg = f"kubeproxy-ebpf {' '.join(arguments)} ended with {done.returncode}: {done.stderr or done.stdout}"
+            raise RuntimeError(msg)
+        return done.stdout
+
+    def pinned(self) -> list[str]:
+        """Return what is in bpffs, but for what the kernel itself puts into each one."""
+        entries = (str(path.relative_to(self.bpffs)) for path in self.bpffs.rglob("*"))
+        return sorted(entry for entry in entries if entry not in _KERNELS_OWN)
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield what it has logged since its last start."""

@@ -48,7 +48,7 @@ def main() -> int:
         console.print(f"\n[red]{type(problem).__name__}:[/] {escape(str(problem))}")
         if log.exists():
             console.print("\nThe agent's last words:")
-            console.print("\n".join(log.read_text().splitlines()[-_LOG_LINES:]), markup=False)
+            console.print("\n".join(log.read_text().splitlines()[-_LOG_LINES:]), markup=False, soft_wrap=True)
         return 1
     return 0
 

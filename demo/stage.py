@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-_BAR = 40
+_BAR = 30
 
 
 class ExpectationError(Exception):
@@ -43,7 +43,7 @@ class Stage:
         grid.add_column(min_width=3)
         grid.add_column()
         grid.add_row(what, escape(text))
-        self._console.print(Padding(grid, (0, 0, 0, 4)))
+        self._console.print(Padding(grid, (0, 0, 0, 4), expand=False))
 
     def output(self, text: str) -> None:
         """Show what a command printed."""
@@ -52,9 +52,9 @@ class Stage:
 
     def histogram(self, answers: Mapping[str, int]) -> None:
         """Show how often each server answered."""
-        total = sum(answers.values())
+        most = max(answers.values())
         for name, number in sorted(answers.items()):
-            bar = "█" * max(1, round(_BAR * number / total))
+            bar = "█" * max(1, round(_BAR * number / most))
             self._console.print(f"         {name:6} {number:4}  [cyan]{bar}[/]")
 
     def expect(self, condition: object, expected: str, seen: object) -> None:
