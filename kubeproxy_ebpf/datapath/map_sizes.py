@@ -17,7 +17,7 @@ class MapSizes:
     addresses: int = 262_144
     frontends: int = 1_048_576
     services: int = 262_144
-    slots: int = 1_048_576
+    slots: int = 524_288
     backends: int = 262_144
     origins: int = 262_144
     source_ranges: int = 65_536

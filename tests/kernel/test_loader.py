@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -243,6 +245,33 @@ def test_pin_folder_outside_bpffs_is_refused(
         loader.load(
             pin_folder=tmp_path / "pins", cgroup=scratch_cgroup, sizes=SMALL, object_path=compile_object("maps.bpf.c")
         )
+
+
+def test_missing_object_file_is_named(pin_folder: Path, scratch_cgroup: Path, tmp_path: Path) -> None:
+    """A package without its programs says so."""
+    with pytest.raises(loader.LoadError, match=r"connect.bpf.o.*No such file.*install the package again"):
+        loader.load(pin_folder=pin_folder, cgroup=scratch_cgroup, sizes=SMALL, object_path=tmp_path / "connect.bpf.o")
+    assert not pin_folder.exists()
+
+
+def test_missing_capability_is_said(pin_folder: Path, scratch_cgroup: Path, compile_object: CompileObject) -> None:
+    """Without the right to load programs the message leads to what is missing, and nothing stays."""
+    script = (
+        "import sys; from pathlib import Path; from kubeproxy_ebpf.datapath import loader\n"
+        "loader.load(pin_folder=Path(sys.argv[1]), cgroup=Path(sys.argv[2]), sizes=loader.MapSizes(),"
+        " object_path=Path(sys.argv[3]))"
+    )
+    command = (sys.executable, "-c", script, pin_folder, scratch_cgroup, compile_object("maps.bpf.c"))
+    dropped = "-sys_admin,-bpf,-perfmon,-net_admin"
+    result = subprocess.run(
+        ("setpriv", f"--bounding-set={dropped}", "--inh-caps=-all", *command),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "EPERM" in result.stderr
+    assert "kubeproxy-ebpf check" in result.stderr
+    assert not pin_folder.exists()
 
 
 def test_maps_that_do_not_fit_memory_leave_nothing(load: Loader, scratch_cgroup: Path, pin_folder: Path) -> None:

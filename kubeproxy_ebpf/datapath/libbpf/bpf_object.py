@@ -24,9 +24,10 @@ class LoadError(Exception):
     """libbpf or the kernel's verifier refused an object. ``log`` has all that was said, line by line."""
 
     def __init__(self, path: Path, action: str, cause: KernelError, log: list[str]) -> None:
-        """Name the file, what was tried and the end of the log."""
-        tail = "\n".join(f"  {line}" for line in log[-LOG_TAIL:])
-        super().__init__(f"cannot {action} {path}: {cause}" + (f"\n{tail}" if tail else ""))
+        """Name the file, what was tried, what helps and the end of the log."""
+        remedy = "`kubeproxy-ebpf check` says what this machine lacks" if path.exists() else "install the package again"
+        tail = "".join(f"\n  {line}" for line in log[-LOG_TAIL:])
+        super().__init__(f"cannot {action} {path}: {cause}; {remedy}{tail}")
         self.log = tuple(log)
 
 
