@@ -32,7 +32,8 @@ STABLE_ABI = "cp311"
 PACKAGES = "apt-get install clang llvm gcc libbpf-dev linux-libc-dev"
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 BPF_FLAGS = (
-    *("-O2", "-g", "-target", "bpf", "-mcpu=v3", *WARNINGS),
+    # As the kernel itself is: addresses are read by words and by halves.
+    *("-O2", "-g", "-fno-strict-aliasing", "-target", "bpf", "-mcpu=v3", *WARNINGS),
     # Objects are the same wherever they are built, and name no folder of the builder's.
     *(f"-ffile-prefix-map={SOURCES}=bpf_src", "-fdebug-compilation-dir", "."),
 )

@@ -56,11 +56,24 @@ static __always_inline void source_read(struct bpf_sock_addr *ctx, struct hook h
 	}
 }
 
-static __always_inline int pass_untouched(const struct request *request)
+/*
+ * Whether a datagram goes to the socket's own peer.  The kernel asks for those too if an IPv6 socket is
+ * connected to an IPv4 address: then connect() has decided already.
+ */
+static __always_inline bool is_connected_to(struct bpf_sock_addr *ctx, struct hook hook, const struct frontend_key *to)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return hook.sendmsg && !hook.ipv6 && sk && SOCKET_READ(sk, dst_ip4) == to->address.words[3] &&
+	       (__be16)SOCKET_READ(sk, dst_port) == to->port;
+}
+
+static __always_inline int pass_untouched(const struct request *request, struct hook hook)
 {
 	const struct address *address = &request->asked->address;
 
-	if (request->asked->protocol == IPPROTO_UDP && socket_origins_get(request->ctx))
+	if (request->asked->protocol == IPPROTO_UDP && socket_origins_get(request->ctx) &&
+	    !is_connected_to(request->ctx, hook, request->asked))
 		direct_use_remember(request->ctx, address_half(address, 0), address_half(address, 1),
 				    request->asked->port);
 	return PROCEED;
@@ -74,13 +87,13 @@ static __always_inline int miss_judge(const struct request *request, struct hook
 	__u32 kinds = request->in_service_cidr ? address_kinds(address) : request->address_kinds;
 
 	if (kinds & ADDRESS_EXCLUDED)
-		return pass_untouched(request);
+		return pass_untouched(request, hook);
 	if (kinds & ADDRESS_CLUSTER_IP)
 		return refuse(request->ctx, hook.ipv6, request->asked, 0, REASON_UNKNOWN_PORT);
 	if (!kinds && request->in_service_cidr &&
 	    !prefixes_contain(settings->excluded_cidrs, READ_ONCE(settings->excluded_cidr_count), address))
 		return refuse(request->ctx, hook.ipv6, request->asked, 0, REASON_UNALLOCATED_ADDRESS);
-	return pass_untouched(request);
+	return pass_untouched(request, hook);
 }
 
 /* Chooses a backend of a set that is not empty. Returns a reason if there is none to be had. */
@@ -192,7 +205,7 @@ static __always_inline int request_serve(struct request *request, struct hook ho
 	if (!request->in_service_cidr) {
 		request->address_kinds = address_kinds(&request->key->address);
 		if (!request->address_kinds || request->address_kinds & ADDRESS_EXCLUDED)
-			return pass_untouched(request);
+			return pass_untouched(request, hook);
 	}
 	if (request->asked->protocol == IPPROTO_UDP) {
 		storage = socket_origins_get(request->ctx);
@@ -224,7 +237,7 @@ static __always_inline int destination_translate(struct bpf_sock_addr *ctx, stru
 	if (address_is_ipv4(&asked.address) && ipv4_is_loopback(asked.address.words[3])) {
 		aliased = asked;
 		if (!loopback_destination(ctx, settings, &aliased.address))
-			return pass_untouched(&request);
+			return pass_untouched(&request, hook);
 		request.key = &aliased;
 	}
 	request.in_service_cidr =

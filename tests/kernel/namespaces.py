@@ -93,5 +93,6 @@ def join(node: Namespace, pod: Namespace) -> None:
         pod.run("ip", "address", "add", f"{address}/{length}", "dev", "eth0", *extra)
         node.run("ip", "route", "add", f"{address}/{length}", "dev", device)
     pod.run("ip", "route", "add", "169.254.1.1", "dev", "eth0", "scope", "link")
+    pod.run("ip", "neighbour", "add", "169.254.1.1", "lladdr", "02:00:00:00:00:01", "dev", "eth0")
     pod.run("ip", "route", "add", "default", "via", "169.254.1.1", "dev", "eth0")
     pod.run("ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "eth0")
