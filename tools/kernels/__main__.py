@@ -32,7 +32,10 @@ print(probe_verdicts().detail)
 END
 {command}
 """
-PYTEST = "-m pytest -m kernel -o timeout={limit} -o cache_dir=/run/pytest --junitxml=$RESULTS/junit.xml {tests}"
+PYTEST = (
+    "-m pytest -m kernel --color=no --durations=10 -o timeout={limit} -o cache_dir=/run/pytest"
+    " --junitxml=$RESULTS/junit.xml {tests}"
+)
 
 
 @dataclass(frozen=True, slots=True)

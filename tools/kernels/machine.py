@@ -136,9 +136,12 @@ def _boot(kernel: Kernel, work: Path, console: Path, limit: float) -> None:
 
 def _unpack(archive: Path, results: Path, console: Path) -> None:
     shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
     try:
         with tarfile.open(archive) as files:
-            files.extractall(results, filter="data")
+            for member in files:
+                if content := files.extractfile(member):
+                    (results / Path(member.name).name).write_bytes(content.read())
     except tarfile.TarError as error:
         message = f"the guest ended before its command did; its console is {console}"
         raise MachineError(message) from error
