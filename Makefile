@@ -33,10 +33,19 @@ demo: build root ## see Services work without kube-proxy (root)
 	@$(LEAVES_NOTHING) demo/run
 
 .PHONY: lint
-lint: install ## check style: Python, C, shell, spelling, the lock file
+lint: lint-python lint-c lint-rest ## check style: Python, C, shell, spelling, the lock file
+
+.PHONY: lint-python
+lint-python: install
 	@ruff check --quiet --output-format concise $(wildcard $(PYTHON_FILES))
 	@ruff format --quiet --check $(wildcard $(PYTHON_FILES))
+
+.PHONY: lint-c
+lint-c: install
 	@clang-format --dry-run -Werror $(C_FILES)
+
+.PHONY: lint-rest
+lint-rest: install
 	@shellcheck $(SHELL_FILES)
 	@$(PYTHON) -m codespell_lib $(wildcard *.md) $(SPELLED)
 	@$(PYTHON) tools/lock_requirements.py --check
