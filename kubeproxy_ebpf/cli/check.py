@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 @configured(KEYS)
 def check(load: Load, *, json: JsonFlag = False) -> None:
     """Try what the agent needs; exit code 1 if something it cannot do without is missing."""
+    from kubeproxy_ebpf.cli.log_output import log_warnings_only  # noqa: PLC0415 - slow to import
+
+    log_warnings_only()
     probes = _probe(load)
     if json:
         print_json([probe._asdict() for probe in probes])

@@ -43,8 +43,10 @@ def dump(
 ) -> None:
     """Print what the kernel's maps hold."""
     from kubeproxy_ebpf.cli.inventory import Filter, Inventory  # noqa: PLC0415 - only this verb needs it
+    from kubeproxy_ebpf.cli.log_output import log_warnings_only  # noqa: PLC0415 - slow to import
     from kubeproxy_ebpf.datapath import loader  # noqa: PLC0415 - only some verbs need the kernel binding
 
+    log_warnings_only()
     with loader.open_pinned(load().configuration.pin_folder) as maps:
         tables = _tables(Inventory(maps, Filter(namespace, name)), what)
     if json:

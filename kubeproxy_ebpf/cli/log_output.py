@@ -39,6 +39,11 @@ def configure_logging(level: LogLevel, log_format: LogFormat) -> None:
     _join_others(shared, renderers)
 
 
+def log_warnings_only() -> None:
+    """Decide what is logged by verbs whose result is data or a sentence on standard output."""
+    configure_logging(LogLevel.WARNING, LogFormat.AUTO)
+
+
 def log_notices(notices: Iterable[Notice]) -> None:
     """Log what is to be said about the configuration."""
     log = structlog.get_logger("kubeproxy_ebpf.config")

@@ -9,6 +9,7 @@ from typing import Annotated
 import orjson
 import typer
 
+_WIDER_THAN_ANY_ROW = 10_000
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -28,7 +29,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         table.add_column(column, no_wrap=True, overflow="ignore")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=max(console.width, 10_000))
-    console.print(table, soft_wrap=True)
+    console = Console(highlight=False, width=_WIDER_THAN_ANY_ROW)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())
