@@ -34,3 +34,7 @@ class AttachError(DatapathError):
 
 class MapSizeError(DatapathError):
     """A map cannot have the configured size."""
+
+
+class MixedVersionsError(DatapathError):
+    """The programs and the agent of this package do not belong together."""

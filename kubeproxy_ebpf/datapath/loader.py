@@ -18,18 +18,17 @@ from typing import Self
 
 import structlog
 
-from kubeproxy_ebpf.datapath import resize
+from kubeproxy_ebpf.datapath import memlock, resize
 from kubeproxy_ebpf.datapath.attach import Attachment, HookState, hook_name, inspect
 from kubeproxy_ebpf.datapath.cgroups import open_cgroup
-from kubeproxy_ebpf.datapath.errors import DatapathError, MapSizeError, NotLoadedError
+from kubeproxy_ebpf.datapath.errors import DatapathError, MixedVersionsError, NotLoadedError
 from kubeproxy_ebpf.datapath.grace_period import GracePeriod
-from kubeproxy_ebpf.datapath.layout_check import require_same_layout
+from kubeproxy_ebpf.datapath.layout_check import require_agents_layout, require_same_layout
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject, LoadError
 from kubeproxy_ebpf.datapath.lock import FolderLock
 from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
-from kubeproxy_ebpf.datapath.memlock import raise_limit
 from kubeproxy_ebpf.datapath.pins import PinFolder, close_all
 from kubeproxy_ebpf.datapath.verdict_form import probe_verdict_form
 
@@ -84,7 +83,7 @@ def load(
     pins = PinFolder(pin_folder)
     pins.require_bpffs()
     os.close(open_cgroup(cgroup))
-    raise_limit()
+    _allow_memory()
     # What both ways out close is closed last: undoing still needs the descriptors.
     with BpfObject(object_path) as object_, ExitStack() as finally_, ExitStack() as on_failure:
         lock = FolderLock(pin_folder, lock_timeout)
@@ -133,11 +132,12 @@ class _Loading:
         """Decide for each map: go on with the pinned one, replace it by a larger one, or create it."""
         found = {name: syscalls.map_info(fd) for name, fd in self._pinned.items()}
         require_same_layout(self._maps, found)
+        require_agents_layout({map_.name: map_ for map_ in self._maps})
         wanted = sizes.as_mapping()
         missing = wanted.keys() - {map_.name for map_ in self._maps}
         if missing:
-            msg = f"the programs have no map {', '.join(sorted(missing))}: the package was built from mixed versions"
-            raise MapSizeError(msg)
+            msg = f"the programs have no map {', '.join(sorted(missing))}: install the package again"
+            raise MixedVersionsError(msg)
         for map_ in self._maps:
             entries = self._object.set_entries(map_.name, wanted.get(map_.name, map_.max_entries))
             pinned = found.get(map_.name)
@@ -194,6 +194,12 @@ class _Loading:
             grace_period.close()
         for name, old in self._resized.items():
             resize.copy_latecomers(name, old, self._object.map_fd(name))
+
+
+def _allow_memory() -> None:
+    if not memlock.raise_limit() and memlock.counts_maps():
+        remedy = "add CAP_SYS_RESOURCE, or start the agent with an unlimited RLIMIT_MEMLOCK"
+        _log.warning("memlock_limit_stays", reason="this kernel counts maps against it", remedy=remedy)
 
 
 def _clear(pins: PinFolder) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kubeproxy_ebpf.datapath import loader
-from kubeproxy_ebpf.datapath.errors import AttachError, BpffsError, CgroupError, UnknownLayoutError
+from kubeproxy_ebpf.datapath.errors import AttachError, BpffsError, CgroupError, MixedVersionsError, UnknownLayoutError
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.kernel_types import AttachType
 from kubeproxy_ebpf.datapath.libbpf.programs import leave, load_instructions, move_immediate
@@ -132,6 +132,13 @@ def test_other_layout_of_a_map_is_refused(load: Loader, scratch_cgroup: Path, pi
     with pytest.raises(UnknownLayoutError, match=r"slots has value_size 8, .* expects 16.*kubeproxy-ebpf unload"):
         load("WIDER_SLOT")
     assert kernel_state(scratch_cgroup, pin_folder) == before
+
+
+def test_programs_that_the_agent_does_not_fit_are_refused(load: Loader, pin_folder: Path) -> None:
+    """Where programs and agent come from different versions nothing is loaded."""
+    with pytest.raises(MixedVersionsError, match=r"slots has entries of 16 bytes, the agent writes 8"):
+        load("WIDER_SLOT")
+    assert not pin_folder.exists()
 
 
 @pytest.mark.parametrize("left_behind", ["layout_99", "layout_99_incoming", "layout_99_outgoing"])
