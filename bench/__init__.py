@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures what connections cost with this proxy, with kube-proxy and with none. ``bench/run`` starts it."""

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * How long connect() and close() of a TCP connection take, side by side.
+ * usage: latency ROUNDS CONNECTIONS SERVER-PORT SERVER-NETNS:SIDE...
+ * Prints a line "round side median p90" (nanoseconds) as each side's turn in a round ends; each round begins
+ * with another side. Nobody accepts during a turn, so that no wake-up of another process is measured: the whole
+ * way there and back runs on one processor. After the turn every connection is accepted and asked where it came out.
+ */
+#include "side.h"
+
+static const uint64_t LOST_NS = 500 * 1000000ull; /* a packet that had to be sent again takes a second */
+
+struct match {
+	struct side side;
+	const char *server;
+	int listener;
+	size_t *picked;
+	uint64_t *times;
+};
+
+static int server_listen(const char *server, int port)
+{
+	int netns = side_open(server, O_RDONLY);
+
+	if (setns(netns, CLONE_NEWNET))
+		die("%s: %s", server, strerror(errno));
+	close(netns);
+	return socket_listen(port);
+}
+
+/* Sides with the same server share its listener. */
+static void match_parse(struct match *matches, unsigned int index, char *text, unsigned int connections, int port)
+{
+	struct match *match = &matches[index];
+
+	match->server = strsep(&text, ":");
+	if (!text)
+		die("a side is preceded by the server's namespace and a colon");
+	match->listener = -1;
+	for (unsigned int i = 0; i < index; i++)
+		if (!strcmp(matches[i].server, match->server))
+			match->listener = matches[i].listener;
+	if (match->listener < 0)
+		match->listener = server_listen(match->server, port);
+	match->side = side_parse(text);
+	match->picked = calloc(connections, sizeof(*match->picked));
+	match->times = calloc(connections, sizeof(*match->times));
+}
+
+static uint64_t connection_time(struct side *side, size_t pick)
+{
+	struct target target = side->targets[pick]; /* its cache miss is nobody's fault */
+	int fd = socket_bind_next(side->next_source++);
+	uint64_t start = now_ns(), time;
+
+	target_connect(side, &target, fd);
+	close(fd);
+	time = now_ns() - start;
+	if (time > LOST_NS)
+		die("%s: a connection took %lu ms: packets were lost", side->name, time / 1000000);
+	return time;
+}
+
+/* They come out of the queue in the order in which they went in. */
+static void connection_check(const struct match *match, unsigned int number)
+{
+	struct sockaddr_in local = {0};
+	socklen_t size = sizeof(local);
+	int fd = accept4(match->listener, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd < 0 || getsockname(fd, (struct sockaddr *)&local, &size))
+		die("%s: accept: %s", match->side.name, strerror(errno));
+	target_check(&match->side, &match->side.targets[match->picked[number]], local.sin_addr.s_addr);
+	close(fd);
+}
+
+static void match_run(struct match *match, unsigned int round, unsigned int connections)
+{
+	uint64_t state = random_seed(round), *times = match->times;
+
+	side_enter(&match->side);
+	for (unsigned int i = 0; i < connections; i++)
+		match->picked[i] = random_next(&state) % match->side.count;
+	for (unsigned int i = 0; i < connections; i++)
+		times[i] = connection_time(&match->side, match->picked[i]);
+	for (unsigned int i = 0; i < connections; i++)
+		connection_check(match, i);
+	qsort(times, connections, sizeof(*times), compare_u64);
+	if (round == 0)
+		return; /* to get warm */
+	printf("%u %s %lu %lu\n", round, match->side.name, times[connections / 2], times[connections * 9 / 10]);
+	fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+	unsigned int rounds, connections, sides = argc - 4;
+	struct match *matches;
+
+	if (argc < 5)
+		die("usage: latency ROUNDS CONNECTIONS SERVER-PORT SERVER-NETNS:SIDE...");
+	rounds = atoi(argv[1]);
+	connections = atoi(argv[2]);
+	if (connections > BACKLOG)
+		die("at most %d connections a turn", BACKLOG);
+	matches = calloc(sides, sizeof(*matches));
+	for (unsigned int i = 0; i < sides; i++)
+		match_parse(matches, i, argv[4 + i], connections, atoi(argv[3]));
+	processor_keep();
+	for (unsigned int round = 0; round <= rounds; round++)
+		for (unsigned int i = 0; i < sides; i++)
+			match_run(&matches[(i + round) % sides], round, connections);
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * How many short connections (connect, ask, answer, close) are done in a second, side by side.
+ * usage: rate ROUNDS MILLISECONDS THREADS SIDE...
+ * Prints a line "round side connections-a-second next-source" as each side's turn in a round ends. Every answer is
+ * checked.
+ */
+#include "side.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct worker {
+	const struct side *side;
+	uint64_t seed;
+	pthread_t thread;
+};
+
+static atomic_ulong next_source;
+static atomic_ulong done;
+static atomic_bool stop;
+
+static void *work(void *argument)
+{
+	struct worker *worker = argument;
+	uint64_t state = worker->seed;
+
+	while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
+		const struct target *target = side_pick(worker->side, &state);
+		int fd = socket_bind_next(atomic_fetch_add(&next_source, 1));
+
+		in_addr_t answer = 0;
+
+		target_connect(worker->side, target, fd);
+		if (write(fd, "?", 1) != 1 || read(fd, &answer, sizeof(answer)) != sizeof(answer))
+			die("%s: no answer: %s", worker->side->name, strerror(errno));
+		target_check(worker->side, target, answer);
+		close(fd);
+		atomic_fetch_add(&done, 1);
+	}
+	return NULL;
+}
+
+static void side_run(struct side *side, unsigned int round, unsigned int milliseconds, unsigned int threads)
+{
+	struct worker workers[threads];
+	uint64_t start;
+
+	side_enter(side);
+	atomic_store(&next_source, side->next_source);
+	atomic_store(&done, 0);
+	atomic_store(&stop, false);
+	start = now_ns();
+	for (unsigned int i = 0; i < threads; i++) {
+		workers[i] = (struct worker){.side = side, .seed = random_seed(round * threads + i)};
+		if (pthread_create(&workers[i].thread, NULL, work, &workers[i]))
+			die("cannot start a thread");
+	}
+	usleep(milliseconds * 1000);
+	atomic_store(&stop, true);
+	for (unsigned int i = 0; i < threads; i++)
+		pthread_join(workers[i].thread, NULL);
+	side->next_source = atomic_load(&next_source);
+	printf("%u %s %.0f %lu\n", round, side->name, done * 1e9 / (now_ns() - start), side->next_source);
+	fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+	unsigned int sides = argc - 4;
+	struct side *side;
+
+	if (argc < 5)
+		die("usage: rate ROUNDS MILLISECONDS THREADS SIDE...");
+	side = calloc(sides, sizeof(*side));
+	for (unsigned int i = 0; i < sides; i++)
+		side[i] = side_parse(argv[4 + i]);
+	for (unsigned int round = 0; round < (unsigned int)atoi(argv[1]); round++)
+		for (unsigned int i = 0; i < sides; i++)
+			side_run(&side[(i + round) % sides], round, atoi(argv[2]), atoi(argv[3]));
+}

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command: what is measured, in which order, and where it is written."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import structlog
+
+from bench import agent_process, bulk, connections, hook_cost, kubernetes_build, report, world
+from bench.control_plane import control_plane
+from bench.loads import compile_loads
+from bench.plan import Plan, full, quick
+
+MEASURES = ("hook", "connections", "bulk", "agent")
+_NOTES = """\
+In every measure all sides take turns within one run, so that a slow minute of the machine is everybody's; a figure is
+the median of the rounds' medians, with the lowest and highest round beside it.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure; the exit code is 1 when something could not be measured, whatever the numbers are."""
+    chosen = _parse(arguments)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        with tempfile.TemporaryDirectory(prefix="kubeproxy-ebpf-bench-") as folder:
+            sections = _measure(chosen, Path(folder))
+    except (world.WorldError, kubernetes_build.BuildError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    for section in sections:
+        print(f"\n{section.markdown()}")
+    print(report.goals_table(sections))
+    if not chosen.quick and not chosen.only:
+        versions = f"kube-proxy {kubernetes_build.version()}." if chosen.kube_proxy else ""
+        report.write(sections, _command(arguments), versions, _NOTES)
+        print(f"written: {report.DOCUMENT}")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench/run", description="Measures this proxy on this machine. Needs root.")
+    parser.add_argument("--quick", action="store_true", help="about two minutes, without kube-proxy; writes no page")
+    parser.add_argument(
+        "--only", choices=MEASURES, action="append", help="one measure; may be repeated; writes no page"
+    )
+    parser.add_argument(
+        "--kube-proxy",
+        metavar="SERVICES",
+        type=int,
+        nargs="*",
+        default=[1, 1_000],
+        help="measure kube-proxy as well when there are so many Services: 1, 1000, 10000 (slow); default: 1 1000",
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.quick:
+        chosen.kube_proxy = []
+    return chosen
+
+
+def _command(arguments: Sequence[str] | None) -> str:
+    words = sys.argv[1:] if arguments is None else arguments
+    return shlex.join(["bench/run", *words])
+
+
+def _measure(chosen: argparse.Namespace, folder: Path) -> list[report.Section]:
+    loads = compile_loads(folder)
+    plan = quick(folder, loads) if chosen.quick else full(folder, loads, tuple(chosen.kube_proxy))
+    wanted = chosen.only or MEASURES
+    measures: dict[str, Callable[[], list[report.Section]]] = {
+        "connections": lambda: _connections(plan),
+        "hook": lambda: [hook_cost.measure(plan)],
+        "bulk": lambda: [bulk.measure(plan)],
+        "agent": lambda: [agent_process.measure(plan)],
+    }
+    sections = []
+    for name, measure in measures.items():
+        if name in wanted:
+            start = time.monotonic()
+            sections += measure()
+            print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+    return sections
+
+
+def _connections(plan: Plan) -> list[report.Section]:
+    with ExitStack() as stack:
+        plane = None
+        if plan.kube_proxy_sizes:
+            plane = stack.enter_context(control_plane(kubernetes_build.build(), plan.folder))
+        return connections.measure(plan, plane)
