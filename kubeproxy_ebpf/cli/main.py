@@ -14,7 +14,7 @@ from kubeproxy_ebpf.cli.run import run
 from kubeproxy_ebpf.cli.unload import unload
 from kubeproxy_ebpf.cli.version import version
 
-_PACKAGE = __name__.partition(".")[0]
+_PACKAGE = "kubeproxy_ebpf"
 
 
 def _reporting(verb: Callable[..., None]) -> Callable[..., None]:
@@ -48,3 +48,7 @@ for _verb in (run, check, dump, unload, version):
 def main() -> None:
     """Run the command line."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ file; a malformed object is refused alone. Lines are looked up only for what is 
 
 from __future__ import annotations
 
+import marshal
 import os
 import re
 import stat
@@ -26,6 +27,7 @@ LARGEST_FILE: Final = 64 << 20
 MOST_PROBLEMS: Final = 20
 """Problems kept per file; the rest is counted."""
 _DEEPEST_LIST: Final = 8
+_AT_ONCE: Final = 100
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 _FIELD_PART: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
@@ -191,7 +193,7 @@ class _Reader:
         if depth >= _DEEPEST_LIST:
             self._fault_unnamed(path, f"holds lists in lists, more than {_DEEPEST_LIST} deep; write them flat")
         elif isinstance(items, list):
-            for index, item in enumerate(items):
+            for index, item in enumerate(_in_turn(items)):
                 self.read(item, (*path, "items", index), kind, depth + 1)
         elif items is not None:
             self._fault_unnamed((*path, "items"), "holds a list whose items are no list; write one")
@@ -244,6 +246,22 @@ class _Reader:
             problems=tuple(problems),
             other_kinds=frozenset(self._other_kinds),
         )
+
+
+def _in_turn(items: list[object]) -> Iterator[object]:
+    """Yield a list's items; of a long list, which is emptied, only some are unpacked at a time.
+
+    A raw object takes ten times the memory of its model, and the texts that models keep would pin the memory around
+    them, all over a list that is there as a whole.
+    """
+    if len(items) <= _AT_ONCE:
+        yield from items
+        return
+    packed = [marshal.dumps(items[start : start + _AT_ONCE]) for start in range(0, len(items), _AT_ONCE)]
+    items.clear()
+    packed.reverse()
+    while packed:
+        yield from marshal.loads(packed.pop())  # noqa: S302 - packed three lines above
 
 
 class _Decoder(NamedTuple):

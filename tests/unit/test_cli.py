@@ -128,6 +128,14 @@ def test_unload_without_anything(tmp_path: Path) -> None:
     assert result.exit_code == 0
 
 
+def test_module_is_the_command() -> None:
+    """Where the command is not installed, the module is it; errors are messages there, too."""
+    command = [sys.executable, "-m", "kubeproxy_ebpf.cli.main", "run", "--audit-period", "never"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: the configuration has 1 error:\n  command line: --audit-period: 'never'")
+
+
 def test_start_is_light() -> None:
     """Starting the command line imports nothing that only some verbs need."""
     heavy = ["kopf", "kubernetes", "pyroute2", "_cffi_backend", "structlog", "rich.table"]

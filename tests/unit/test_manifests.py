@@ -126,6 +126,19 @@ def test_lists(path: Path, folder: ManifestFolder) -> None:
     assert folder.problems == ()
 
 
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_long_list(path: Path, folder: ManifestFolder, suffix: str) -> None:
+    """Of a long list every item is read, and one that is refused has its line."""
+    items = [{"kind": "Service", "metadata": {"name": f"s{number}"}, "spec": {}} for number in range(350)]
+    items[250]["spec"] = 5
+    lines = ",\n".join(json.dumps(item) for item in items)
+    (path / f"a.{suffix}").write_text(f'{{"kind": "List", "items": [\n{lines}]}}')
+    names = {key.name.name for key, _ in folder.read_all()}
+    assert names == {f"s{number}" for number in range(350)} - {"s250"}
+    (problem,) = folder.problems
+    assert (problem.line, problem.subject) == (252, "Service default/s250")
+
+
 def test_another_groups_service(path: Path, folder: ManifestFolder) -> None:
     """A Service of another API group is another kind of object."""
     (path / "a.yaml").write_text(service("web").replace("apiVersion: v1", "apiVersion: serving.knative.dev/v1"))
