@@ -4,17 +4,17 @@
 BIN     := .venv/bin
 PYTHON  := $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Where the distribution's libbpf is too old, tools/fetch-libbpf has put a newer one here.
+# Where the distribution's libbpf is too old, tools/build-libbpf has put a newer one here.
 LIBBPF  := $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/kubeproxy-ebpf/libbpf/usr
 ifneq ($(wildcard $(LIBBPF)),)
 export CPATH        := $(LIBBPF)/include
-export LIBRARY_PATH := $(wildcard $(LIBBPF)/lib/*-linux-gnu)
+export LIBRARY_PATH := $(LIBBPF)/lib
 export LD_RUN_PATH  := $(LIBRARY_PATH)
 endif
 
 PYTHON_FILES := kubeproxy_ebpf tests tools bench demo build_bpf.py
 C_FILES      := $(wildcard bpf_src/*.[ch])
-SHELL_FILES  := .ci/run tools/install-packages tools/find-python tools/fetch-libbpf tools/make-environment tools/kernels/init tools/kernels/node
+SHELL_FILES  := .ci/run tools/install-packages tools/find-python tools/build-libbpf tools/make-environment tools/kernels/init tools/kernels/node
 SPELLED      := Makefile $(wildcard $(PYTHON_FILES) docs bpf_src)
 PYTEST       := $(PYTHON) -m pytest
 # Each command that touches the kernel must leave it as it found it.
