@@ -129,7 +129,9 @@ def test_lists(path: Path, folder: ManifestFolder) -> None:
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
 def test_long_list(path: Path, folder: ManifestFolder, suffix: str) -> None:
     """Of a long list every item is read, and one that is refused has its line."""
-    items = [{"kind": "Service", "metadata": {"name": f"s{number}"}, "spec": {}} for number in range(350)]
+    items: list[dict[str, object]] = [
+        {"kind": "Service", "metadata": {"name": f"s{number}"}, "spec": {}} for number in range(350)
+    ]
     items[250]["spec"] = 5
     lines = ",\n".join(json.dumps(item) for item in items)
     (path / f"a.{suffix}").write_text(f'{{"kind": "List", "items": [\n{lines}]}}')
