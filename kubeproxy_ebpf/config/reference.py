@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from kubeproxy_ebpf.config.keys import KEYS
 
+_BEGIN = "<!-- keys:begin -->\n"
+_END = "<!-- keys:end -->"
+
 
 def render_keys() -> str:
     """Return the table of keys, one line each, ending in a newline."""
@@ -14,3 +17,13 @@ def render_keys() -> str:
         cells = (f"`{key.name}`", flag, key.kind.expects, key.default_text, key.meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def put_keys(document: str) -> str:
+    """Return a document with the table of keys between its marks, whatever stood there."""
+    before, begin, rest = document.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        msg = f"the document lacks the marks {_BEGIN.strip()} and {_END}"
+        raise ValueError(msg)
+    return before + begin + render_keys() + end + after
