@@ -42,6 +42,11 @@ class ClusterState:
         """The names of all Services there are."""
         return self._services.keys()
 
+    @property
+    def endpoint_slices(self) -> Iterable[ObjectName]:
+        """The names of all EndpointSlices there are."""
+        return self._slices.keys()
+
     def service(self, name: ObjectName) -> Service | None:
         """Return the newest state of a Service."""
         return self._services.get(name)
