@@ -9,6 +9,7 @@ things late; so what is new counts only if it is still there after a while, and 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -107,10 +108,18 @@ def differences(before: Snapshot) -> list[str]:
         time.sleep(0.5)
 
 
+def run(command: list[str]) -> int:
+    """Run a command to its end, which it chooses itself: an interrupted one has to tidy up first."""
+    process = subprocess.Popen(command)
+    signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends it to the command as well
+    signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+    return process.wait()
+
+
 def main(command: list[str]) -> int:
     """Run the command; its status, or 1 if it did well but for what it left."""
     before = snapshot()
-    status = subprocess.run(command, check=False).returncode
+    status = run(command)
     sys.stdout.flush()
     found = differences(before)
     for line in found:
