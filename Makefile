@@ -4,13 +4,6 @@
 BIN     := .venv/bin
 PYTHON  := $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Where the distribution's libbpf is too old, tools/build-libbpf has put a newer one here.
-LIBBPF  := $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/kubeproxy-ebpf/libbpf/usr
-ifneq ($(wildcard $(LIBBPF)),)
-export CPATH        := $(LIBBPF)/include
-export LIBRARY_PATH := $(LIBBPF)/lib
-export LD_RUN_PATH  := $(LIBRARY_PATH)
-endif
 
 PYTHON_FILES := kubeproxy_ebpf tests tools bench demo build_bpf.py
 C_FILES      := $(wildcard bpf_src/*.[ch])
