@@ -59,7 +59,7 @@ imports: install ## check who may know whom
 	@report=$$(lint-imports 2>&1) || { echo "$$report"; exit 1; }
 
 .PHONY: unit
-unit: install ## test what needs neither root nor the kernel; takes seconds
+unit: build ## test what needs neither root nor the kernel; takes seconds
 	@$(PYTEST) -q -m "not kernel" $(or $(TESTS),tests/unit)
 
 .PHONY: kernel
