@@ -77,45 +77,51 @@ static __always_inline void address_set_ipv4(struct address *address, __be32 ipv
 	address->words[3] = ipv4;
 }
 
+/*
+ * Reads and writes of 32-bit fields of a program's context and its socket.  In assembly, as the compiler likes to merge
+ * accesses by computing a field's address first, and the verifier lets nobody compute with these pointers.
+ */
+#define FIELD_READ(pointer, field)                                                                                      \
+	({                                                                                                              \
+		__u64 value;                                                                                            \
+		asm volatile("%0 = *(u32 *)(%1 + %2)"                                                                   \
+			     : "=r"(value)                                                                              \
+			     : "r"(pointer), "i"(__builtin_offsetof(__typeof__(*(pointer)), field)));                   \
+		(__u32) value;                                                                                          \
+	})
+
+#define FIELD_WRITE(pointer, field, value)                                                                              \
+	asm volatile("*(u32 *)(%0 + %1) = %2"                                                                           \
+		     :                                                                                                  \
+		     : "r"(pointer), "i"(__builtin_offsetof(__typeof__(*(pointer)), field)), "r"((__u64)(value))        \
+		     : "memory")
+
 /* The address a program was called for: a destination, or a peer that it may rename. */
 static __always_inline void user_address_read(const struct bpf_sock_addr *ctx, bool ipv6, struct address *address)
 {
 	if (!ipv6) {
-		address_set_ipv4(address, ctx->user_ip4);
+		address_set_ipv4(address, FIELD_READ(ctx, user_ip4));
 		return;
 	}
-	address->words[0] = ctx->user_ip6[0];
-	address->words[1] = ctx->user_ip6[1];
-	address->words[2] = ctx->user_ip6[2];
-	address->words[3] = ctx->user_ip6[3];
+	address->words[0] = FIELD_READ(ctx, user_ip6[0]);
+	address->words[1] = FIELD_READ(ctx, user_ip6[1]);
+	address->words[2] = FIELD_READ(ctx, user_ip6[2]);
+	address->words[3] = FIELD_READ(ctx, user_ip6[3]);
 }
 
 static __always_inline void user_address_write(struct bpf_sock_addr *ctx, bool ipv6, const struct address *address,
 					       __be16 port)
 {
-	ctx->user_port = port;
+	FIELD_WRITE(ctx, user_port, port);
 	if (!ipv6) {
-		ctx->user_ip4 = address->words[3];
+		FIELD_WRITE(ctx, user_ip4, address->words[3]);
 		return;
 	}
-	ctx->user_ip6[0] = address->words[0];
-	ctx->user_ip6[1] = address->words[1];
-	ctx->user_ip6[2] = address->words[2];
-	ctx->user_ip6[3] = address->words[3];
+	FIELD_WRITE(ctx, user_ip6[0], address->words[0]);
+	FIELD_WRITE(ctx, user_ip6[1], address->words[1]);
+	FIELD_WRITE(ctx, user_ip6[2], address->words[2]);
+	FIELD_WRITE(ctx, user_ip6[3], address->words[3]);
 }
-
-/*
- * Reads a 32-bit field of struct bpf_sock.  In assembly, as the compiler likes to merge such reads by computing the
- * field's address first, and the verifier lets nobody compute with a socket's.
- */
-#define SOCKET_READ(sk, field)                                                                                          \
-	({                                                                                                              \
-		__u64 value;                                                                                            \
-		asm volatile("%0 = *(u32 *)(%1 + %2)"                                                                   \
-			     : "=r"(value)                                                                              \
-			     : "r"(sk), "i"(__builtin_offsetof(struct bpf_sock, field)));                               \
-		(__u32) value;                                                                                          \
-	})
 
 /*
  * The source that a socket is bound to, or has got by connecting; unspecified if none.  An IPv6 socket that
@@ -131,13 +137,13 @@ static __always_inline void bound_address_read(struct bpf_sock_addr *ctx, bool i
 	if (!sk)
 		return;
 	if (ipv4) {
-		address->words[3] = SOCKET_READ(sk, src_ip4);
+		address->words[3] = FIELD_READ(sk, src_ip4);
 		return;
 	}
-	address->words[0] = SOCKET_READ(sk, src_ip6[0]);
-	address->words[1] = SOCKET_READ(sk, src_ip6[1]);
-	address->words[2] = SOCKET_READ(sk, src_ip6[2]);
-	address->words[3] = SOCKET_READ(sk, src_ip6[3]);
+	address->words[0] = FIELD_READ(sk, src_ip6[0]);
+	address->words[1] = FIELD_READ(sk, src_ip6[1]);
+	address->words[2] = FIELD_READ(sk, src_ip6[2]);
+	address->words[3] = FIELD_READ(sk, src_ip6[3]);
 }
 
 #endif

@@ -5,10 +5,10 @@
  */
 #include "address.h"
 #include "affinity.h"
+#include "datagram.h"
 #include "loopback.h"
 #include "peer_names.h"
 #include "reject.h"
-#include "socket_origins.h"
 #include "source_ranges.h"
 
 #define IPPROTO_TCP   6
@@ -41,19 +41,23 @@ static __always_inline __u8 service_protocol(__u32 protocol)
 
 static __always_inline void source_read(struct bpf_sock_addr *ctx, struct hook hook, bool ipv4, struct address *source)
 {
+	struct address ALIGNED named;
+
 	bound_address_read(ctx, ipv4, source);
 	/* A datagram may name its source (IP_PKTINFO); only these hooks can see it. */
 	if (!hook.sendmsg)
 		return;
+	address_set_ipv4(&named, 0);
 	if (!hook.ipv6) {
-		if (ctx->msg_src_ip4)
-			source->words[3] = ctx->msg_src_ip4;
-	} else if (ctx->msg_src_ip6[0] | ctx->msg_src_ip6[1] | ctx->msg_src_ip6[2] | ctx->msg_src_ip6[3]) {
-		source->words[0] = ctx->msg_src_ip6[0];
-		source->words[1] = ctx->msg_src_ip6[1];
-		source->words[2] = ctx->msg_src_ip6[2];
-		source->words[3] = ctx->msg_src_ip6[3];
+		named.words[3] = FIELD_READ(ctx, msg_src_ip4);
+	} else {
+		named.words[0] = FIELD_READ(ctx, msg_src_ip6[0]);
+		named.words[1] = FIELD_READ(ctx, msg_src_ip6[1]);
+		named.words[2] = FIELD_READ(ctx, msg_src_ip6[2]);
+		named.words[3] = FIELD_READ(ctx, msg_src_ip6[3]);
 	}
+	if (!address_is_unspecified(&named))
+		*source = named;
 }
 
 /*
@@ -64,16 +68,16 @@ static __always_inline bool is_connected_to(struct bpf_sock_addr *ctx, struct ho
 {
 	struct bpf_sock *sk = ctx->sk;
 
-	return hook.sendmsg && !hook.ipv6 && sk && SOCKET_READ(sk, dst_ip4) == to->address.words[3] &&
-	       (__be16)SOCKET_READ(sk, dst_port) == to->port;
+	return hook.sendmsg && !hook.ipv6 && sk && FIELD_READ(sk, dst_ip4) == to->address.words[3] &&
+	       (__be16)FIELD_READ(sk, dst_port) == to->port;
 }
 
 static __always_inline int pass_untouched(const struct request *request, struct hook hook)
 {
 	const struct address *address = &request->asked->address;
 
-	if (request->asked->protocol == IPPROTO_UDP && socket_origins_get(request->ctx) &&
-	    !is_connected_to(request->ctx, hook, request->asked))
+	if (request->asked->protocol == IPPROTO_UDP && !socket_is_new(request->ctx) &&
+	    datagram_is_known(request->ctx) && !is_connected_to(request->ctx, hook, request->asked))
 		direct_use_remember(request->ctx, address_half(address, 0), address_half(address, 1),
 				    request->asked->port);
 	return PROCEED;
@@ -199,7 +203,7 @@ static __always_inline int frontend_translate(const struct request *request, str
 /* Where most destinations are no Service's, their address is asked for first: one look-up, and they are done. */
 static __always_inline int request_serve(struct request *request, struct hook hook)
 {
-	struct socket_origins *storage;
+	const struct socket_origin *kept;
 	struct frontend frontend;
 
 	if (!request->in_service_cidr) {
@@ -207,11 +211,8 @@ static __always_inline int request_serve(struct request *request, struct hook ho
 		if (!request->address_kinds || request->address_kinds & ADDRESS_EXCLUDED)
 			return pass_untouched(request, hook);
 	}
-	if (request->asked->protocol == IPPROTO_UDP) {
-		storage = socket_origins_get(request->ctx);
-		const struct socket_origin *kept =
-			storage ? socket_origin_find(storage, request->asked, request->key) : NULL;
-
+	if (request->asked->protocol == IPPROTO_UDP && !socket_is_new(request->ctx)) {
+		kept = datagram_route_find(request->ctx, request->asked, request->key);
 		if (kept) {
 			user_address_write(request->ctx, hook.ipv6, &kept->backend, kept->backend_port);
 			return PROCEED;
@@ -317,23 +318,11 @@ int getpeername6(struct bpf_sock_addr *ctx)
 	return peer_rename(ctx, true);
 }
 
-/* The storage goes with the socket; what it displaced must be cleared away. */
 SEC("cgroup/sock_release")
 int sock_release(struct bpf_sock *ctx)
 {
-	struct overflow_key ALIGNED key = {};
-	struct socket_origins *storage;
-
-	if (ctx->protocol != IPPROTO_UDP)
-		return PROCEED;
-	storage = bpf_sk_storage_get(&socket_origins, ctx, NULL, 0);
-	if (!storage || !storage->overflow_count)
-		return PROCEED;
-	key.cookie = bpf_get_socket_cookie(ctx);
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < SOCKET_OVERFLOW_LIMIT; i++)
-		if (!overflow_take_oldest(storage, &key, true))
-			break;
+	if (ctx->protocol == IPPROTO_UDP)
+		datagram_socket_forget(ctx);
 	return PROCEED;
 }
 

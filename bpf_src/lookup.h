@@ -13,6 +13,12 @@
 
 #define READ_ONCE(place) (*(const volatile __typeof__(place) *)&(place))
 
+/* Reads two or more fields that are published as one word, by one load: the compiler must not see that they are many. */
+static __always_inline __u64 word_read(const void *place)
+{
+	return *(const volatile __u64 *)place;
+}
+
 enum { LOOKUP_ATTEMPTS = 3 };
 
 /* A frontend that was found, and what it leads to. */
@@ -48,7 +54,7 @@ static __always_inline bool origin_read(__u32 id, const struct frontend_key *key
 
 	if (!origin || !frontend_key_equal(&origin->frontend, key))
 		return false;
-	owner.word = *(const volatile __u64 *)&origin->service;
+	owner.word = word_read(&origin->service);
 	frontend->origin = id;
 	frontend->service = owner.service;
 	frontend->kind = owner.kind;

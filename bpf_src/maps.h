@@ -10,6 +10,17 @@
 
 #include "map_types.h"
 
+/* The sockets, at most, that keep their only frontend in an array; a power of two. */
+enum { SOLE_ORIGINS = 1 << 15 };
+
+/* A place of sole_origins: free while its cookie is 0. Not in map_types.h, as nobody else knows what a lock is. */
+struct sole_origin {
+	struct bpf_spin_lock lock;
+	__u32 pad;
+	__u64 cookie;
+	struct socket_origin pair;
+};
+
 /* address -> bits of enum address_kind; user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -90,7 +101,15 @@ struct {
 	__type(value, struct peer_name);
 } peer_names SEC(".maps");
 
-/* a UDP socket -> the frontends it sent to; the programs. Freed with the socket. */
+/* a UDP socket's cookie, modulo the size -> the only frontend it sent to; the programs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SOLE_ORIGINS);
+	__type(key, __u32);
+	__type(value, struct sole_origin);
+} sole_origins SEC(".maps");
+
+/* a UDP socket -> the frontends it sent to, if they are more; the programs. Freed with the socket. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

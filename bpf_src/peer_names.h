@@ -49,7 +49,7 @@ static __always_inline const struct origin *peer_name_find(__u64 cookie, const s
 
 	if (!entry)
 		return NULL;
-	seen.word = *(const volatile __u64 *)entry;
+	seen.word = word_read(entry);
 	origin = bpf_map_lookup_elem(&origins, &seen.name.origin);
 	if (!origin || !READ_ONCE(origin->kind))
 		return NULL;

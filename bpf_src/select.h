@@ -54,7 +54,7 @@ static __always_inline bool service_read(const struct frontend *frontend, struct
 
 	if (!service)
 		return false;
-	rules.word = *(const volatile __u64 *)&service->affinity_seconds;
+	rules.word = word_read(&service->affinity_seconds);
 	view->affinity_seconds = rules.affinity_seconds;
 	view->flags = rules.flags;
 	if (frontend->kind == FRONTEND_CLUSTER_IP && rules.flags & SERVICE_INTERNAL_LOCAL) {
@@ -82,7 +82,7 @@ static __always_inline __u16 backend_read(__u32 id, __u32 service, struct choice
 
 	if (!backend || backend->service != service)
 		return 0;
-	state.word = *(const volatile __u64 *)&backend->generation;
+	state.word = word_read(&backend->generation);
 	choice->backend = backend;
 	choice->id = id;
 	choice->generation = state.generation;

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What does not fit a UDP socket's storage: a hash by socket and backend.  Each socket's entries are a chain from the
+ * oldest to the newest, so that closing it finds them all.
+ */
+#ifndef KUBEPROXY_OVERFLOW_H
+#define KUBEPROXY_OVERFLOW_H
+
+#include "select.h"
+
+/* Whether a remembered backend serves no more: then a reply of it may be forgotten to make room. */
+static __always_inline bool backend_is_stale(__u32 id, __u32 generation)
+{
+	const struct backend *backend = bpf_map_lookup_elem(&backends, &id);
+
+	return backend && READ_ONCE(backend->generation) != generation;
+}
+
+static __always_inline void overflow_key_set(struct overflow_key *key, __u64 cookie, const struct address *backend,
+					     __be16 port)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->cookie = cookie;
+	key->backend.address = *backend;
+	key->backend.port = port;
+}
+
+/* Takes the oldest pair out of a socket's overflow; only if it is stale, unless all must go. Spoils the key. */
+static __always_inline bool overflow_take_oldest(struct socket_origins *storage, struct overflow_key *key, bool all)
+{
+	struct overflow_origin *oldest;
+
+	key->backend = storage->oldest;
+	oldest = bpf_map_lookup_elem(&socket_origins_overflow, key);
+	if (!storage->overflow_count || !oldest)
+		return false;
+	if (!all && !backend_is_stale(oldest->backend_id, oldest->generation))
+		return false;
+	storage->oldest = oldest->next;
+	storage->overflow_count--;
+	bpf_map_delete_elem(&socket_origins_overflow, key);
+	return true;
+}
+
+/* Moves a pair from a socket's storage to its overflow. Returns 0, or -1 if there is no room. */
+static __noinline int socket_origin_displace(struct bpf_sock_addr *ctx, struct socket_origins *storage,
+					     struct socket_origin *entry)
+{
+	struct overflow_origin ALIGNED origin = {
+		.frontend = entry->frontend,
+		.frontend_port = entry->frontend_port,
+		.backend_id = entry->backend_id,
+		.generation = entry->generation,
+	};
+	struct overflow_origin *other;
+	struct overflow_key ALIGNED key;
+
+	if (backend_is_stale(entry->backend_id, entry->generation))
+		return 0;
+	overflow_key_set(&key, bpf_get_socket_cookie(ctx), &entry->backend, entry->backend_port);
+	other = bpf_map_lookup_elem(&socket_origins_overflow, &key);
+	if (other) { /* the same backend, through a frontend that was used before this one */
+		origin.next = other->next;
+		*other = origin;
+		return 0;
+	}
+	if (storage->overflow_count >= SOCKET_OVERFLOW_LIMIT && !overflow_take_oldest(storage, &key, false))
+		return -1;
+	overflow_key_set(&key, key.cookie, &entry->backend, entry->backend_port);
+	if (bpf_map_update_elem(&socket_origins_overflow, &key, &origin, BPF_NOEXIST))
+		return -1;
+	key.backend = storage->newest;
+	other = bpf_map_lookup_elem(&socket_origins_overflow, &key);
+	overflow_key_set(&key, key.cookie, &entry->backend, entry->backend_port);
+	if (storage->overflow_count && other)
+		other->next = key.backend;
+	else
+		storage->oldest = key.backend;
+	storage->newest = key.backend;
+	storage->overflow_count++;
+	return 0;
+}
+
+/* Finds the frontend that a displaced backend of a socket stands for. */
+static __always_inline struct overflow_origin *overflow_origin_of(struct bpf_sock_addr *ctx,
+								  const struct socket_origins *storage,
+								  const struct address *backend, __be16 port)
+{
+	struct overflow_key ALIGNED key;
+
+	if (!storage->overflow_count)
+		return NULL;
+	overflow_key_set(&key, bpf_get_socket_cookie(ctx), backend, port);
+	return bpf_map_lookup_elem(&socket_origins_overflow, &key);
+}
+
+#endif
