@@ -203,7 +203,7 @@ def _sources(addresses: NodeAddresses) -> tuple[Address, ...]:
 
 def _settings_entry(settings: Settings, addresses: NodeAddresses, netns_cookie: int) -> SettingsEntry:
     return SettingsEntry(
-        flags=map_schema.SETTINGS_LOCALHOST_NODE_PORTS if settings.localhost_node_ports else 0,
+        flags=map_schema.SETTINGS_LOCALHOST_NODE_PORTS if settings.has_localhost_node_ports else 0,
         service_cidrs=settings.service_cidrs,
         excluded_cidrs=settings.exclude_cidrs,
         host_netns_cookie=netns_cookie,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from kubeproxy_ebpf import map_schema as schema
@@ -23,7 +23,7 @@ from kubeproxy_ebpf.layout.ids import IdPool
 from kubeproxy_ebpf.layout.ranges import RangePool
 from kubeproxy_ebpf.map_schema import BackendEntry, OriginEntry, ServiceEntry, Set
 from kubeproxy_ebpf.model.address import Prefix
-from kubeproxy_ebpf.plan.service_plan import FrontendKey, FrontendKind, PlannedEndpoint, ServicePortPlan
+from kubeproxy_ebpf.plan.service_plan import FrontendKey, FrontendKind, PlannedEndpoint, ServicePortKey, ServicePortPlan
 
 ONE = schema.pack_u32(1)
 
@@ -69,8 +69,14 @@ class Retired:
 class PortDraft:
     """What becomes of one service port. Making it hands out ids and changes nothing else."""
 
-    def __init__(self, pools: Pools, old: PortEntries | None, plan: ServicePortPlan | None) -> None:
-        """Work out the changes.
+    def __init__(
+        self,
+        pools: Pools,
+        old: PortEntries | None,
+        plan: ServicePortPlan | None,
+        holders: Mapping[FrontendKey, ServicePortKey],
+    ) -> None:
+        """Work out the changes. ``holders`` says whose origin each frontend leads to.
 
         Raises:
             MapFullError: something is used up; nothing is left handed out.
@@ -82,6 +88,7 @@ class PortDraft:
         self.old = old
         self.is_removal = plan is None
         self._pools = pools
+        self._holders = holders
         self._taken = Retired()
         try:
             self.new = self._remove(old) if plan is None and old is not None else self._update(old, plan)
@@ -204,9 +211,12 @@ class PortDraft:
                     self.changes.append(PublishWord(Phase.PUBLISH, ArrayMap.ORIGINS, origin, offset, word))
             new.origins[key] = origin, kind
         for key, (origin, _) in old.origins.items():
-            if key not in wanted:
+            if key in wanted:
+                continue
+            # Where it leads to another one's origin by now, the key is that one's.
+            if self._holders.get(key) == old.key:
                 self._delete(Phase.WITHDRAW, HashMap.FRONTENDS, schema.pack_frontend_key(key))
-                self.retired.origins.append(origin)
+            self.retired.origins.append(origin)
 
     def _insert(self, phase: Phase, name: HashMap, key: bytes, value: bytes) -> None:
         self.changes.append(InsertEntry(phase, name, key, value))

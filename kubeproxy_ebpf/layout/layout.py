@@ -33,7 +33,7 @@ from kubeproxy_ebpf.layout.restore import Found
 from kubeproxy_ebpf.map_schema import Set
 from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.model.objects import ObjectName
-from kubeproxy_ebpf.plan.service_plan import ServicePlan, ServicePortKey
+from kubeproxy_ebpf.plan.service_plan import FrontendKey, ServicePlan, ServicePortKey
 
 Capacities = Mapping[ArrayMap | HashMap, int]
 HashKey = tuple[HashMap, bytes]
@@ -49,9 +49,10 @@ class Batch:
     services: dict[ObjectName, tuple[PortDraft, ...]] = field(default_factory=dict)
     touched: set[Address] = field(default_factory=set)
     owners: dict[HashKey, ObjectName] = field(default_factory=dict)
-    retired: Retired = field(default_factory=Retired)
     moves: tuple[tuple[ServicePortKey, bool, PlacedSet], ...] = ()
     """Sets that only change their place: (port, whether it is the local set, where it goes)."""
+    vacated: list[Set] = field(default_factory=list)
+    """Where those stood."""
 
 
 class Layout:
@@ -70,6 +71,8 @@ class Layout:
         self._keys: dict[ObjectName, set[ServicePortKey]] = {}
         self._kinds: dict[ObjectName, tuple[tuple[Address, int], ...]] = {}
         self._addresses = AddressKinds()
+        self._holders: dict[FrontendKey, ServicePortKey] = {}
+        """Whose origin each frontend leads to: of two in turn, the one that was written last."""
         self._garbage: list[Change] = []
         self._open = Retired()
         self._closing: Retired | None = None
@@ -116,14 +119,17 @@ class Layout:
                 continue
             batch.services[name] = drafts
             for draft in drafts:
+                self._holders.update(dict.fromkeys(draft.new.origins, draft.new.key))
                 changes += draft.changes
-                batch.retired.add(draft.retired)
                 for change in draft.changes:
                     if isinstance(change, InsertEntry | DeleteEntry):
                         batch.owners[change.map, change.key] = name
             kinds = _kinds_of(plan)
             batch.touched |= self._addresses.replace(self._kinds.get(name, ()), kinds)
-            self._kinds[name] = kinds
+            if kinds:
+                self._kinds[name] = kinds
+            else:
+                self._kinds.pop(name, None)
         changes += self._addresses.changes(batch.touched)
         batch.errors = tuple(errors)
         batch.changes = _in_order(changes)
@@ -134,7 +140,7 @@ class Layout:
         drafts: list[PortDraft] = []
         try:
             for key in dict.fromkeys((*wanted, *sorted(self._keys.get(name, ())))):
-                drafts.append(PortDraft(self._pools, self._ports.get(key), wanted.get(key)))  # noqa: PERF401 - cancelled one by one
+                drafts.append(PortDraft(self._pools, self._ports.get(key), wanted.get(key), self._holders))  # noqa: PERF401 - cancelled one by one
             self._require_room(drafts, room)
         except MapFullError as full:
             for draft in drafts:
@@ -159,13 +165,14 @@ class Layout:
         for name, drafts in batch.services.items():
             for draft in drafts:
                 self._settle(name, draft, lost)
+                self._open.add(draft.retired)
         self._addresses.commit(batch.touched, (Address(key) for name, key in lost if name is HashMap.ADDRESSES))
         for key, is_local, placed in batch.moves:
             if is_local:
                 self._ports[key].local = placed
             else:
                 self._ports[key].cluster = placed
-        self._open.add(batch.retired)
+        self._open.ranges += batch.vacated
         again = {batch.owners[key] for key in lost if key in batch.owners}
         lost_addresses = {Address(key) for name, key in lost if name is HashMap.ADDRESSES}
         if lost_addresses:
@@ -181,6 +188,9 @@ class Layout:
         new = draft.new
         if lost:
             self._undo(draft, lost)
+        for key in (draft.old.origins if draft.old else {}).keys() - new.origins.keys():
+            if self._holders.get(key) == new.key:
+                del self._holders[key]
         self._count(draft.old, -1)
         self._count(new, 1)
         if draft.is_removal and not (new.named or new.origins or new.source_ranges):
@@ -189,7 +199,6 @@ class Layout:
             keys.discard(new.key)
             if not keys:
                 self._keys.pop(name, None)
-                self._kinds.pop(name, None)
             self._open.services.append(new.service)
             return
         self._ports[new.key] = new
@@ -237,12 +246,13 @@ class Layout:
         self._garbage = list(found.garbage)
         for port in found.ports:
             self._ports[port.key] = port
+            self._holders.update(dict.fromkeys(port.origins, port.key))
             self._keys.setdefault(port.key.service, set()).add(port.key)
             self._count(port, 1)
 
     def prune(self, known: Collection[ObjectName]) -> Batch:
         """Return what to write so that nothing is left of Services that are not known, and of no one."""
-        batch = self.prepare({name: None for name in self._keys if name not in known})
+        batch = self.prepare({name: None for name in self._keys.keys() | self._kinds.keys() if name not in known})
         leftovers = self._addresses.leftovers()
         batch.touched.update(leftovers)
         garbage = [change for change in self._garbage if not self._is_claimed(change)]
@@ -295,7 +305,7 @@ class Layout:
             key, is_local, placed = holders[old]
             moves.append((key, is_local, PlacedSet(new, placed.backends)))
             changes += _move(self._ports[key].service, new, placed.backends, is_local=is_local)
-            batch.retired.ranges.append(old)
+            batch.vacated.append(old)
         batch.moves = tuple(moves)
         batch.changes = _in_order(changes)
         return batch

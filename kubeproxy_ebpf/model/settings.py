@@ -45,6 +45,11 @@ class Settings:
     bind_address: Address | None = None
     """Overrides the node's primary address of its family, as kube-proxy's bindAddress does."""
 
+    @property
+    def has_localhost_node_ports(self) -> bool:
+        """Whether NodePorts answer on loopback, by either key."""
+        return self.localhost_node_ports or NodePortKeyword.LOCALHOST in self.node_port_addresses
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeState:
