@@ -26,7 +26,7 @@ def before_the_agent(show: Show) -> None:
     """Show that nobody serves Services yet."""
     stage = show.stage
     stage.scene("A node and its pods, without any proxy")
-    stage.did(f"{len(show.world.processes)} namespaces: the node, 5 pods on it; outside, another machine with a pod")
+    stage.did(f"{len(show.world.processes)} namespaces: a node and {len(NODE.pods)} pods, outside a machine and a pod")
     direct = show.world["client-1"].connect(NODE.pod_addresses("web-1")[0], 8080)
     stage.expect(direct.answers == {"web-1": 1}, "web-1 to answer on its own address", direct)
     through = show.world["client-1"].connect(CLUSTER_IPV4, SERVICE_PORT)
@@ -37,7 +37,7 @@ def before_the_agent(show: Show) -> None:
 def cluster_ips(show: Show) -> None:
     """Show TCP and UDP, IPv4 and IPv6, spread over the endpoints."""
     stage = show.stage
-    stage.scene("A pod reaches ClusterIPs: TCP and UDP, IPv4 and IPv6, spread over three endpoints")
+    stage.scene("A pod reaches ClusterIPs: TCP, UDP, IPv4, IPv6, over three endpoints")
     count = _EACH * len(SERVERS)
     for protocol in ("tcp", "udp"):
         for address in (CLUSTER_IPV4, CLUSTER_IPV6):
@@ -45,10 +45,10 @@ def cluster_ips(show: Show) -> None:
             stage.did(f"client-1: {count} {protocol.upper()} connections to {peer}")
             seen = show.world["client-1"].connect(address, SERVICE_PORT, protocol=protocol, count=count)
             show.expect_spread(seen, SERVERS, peer)
-            stage.saw(f"getpeername() says {peer}; {seen.microseconds:.0f} µs each (median, question and answer)")
+            stage.saw(f"getpeername() says {peer}; {seen.microseconds:.0f} µs each (median)")
             stage.histogram(seen.answers)
     peer = show_peer(CLUSTER_IPV4, SERVICE_PORT)
-    stage.did(f"client-1: one datagram to {peer} from a socket that is not connected")
+    stage.did(f"client-1: one datagram to {peer} from an unconnected socket")
     seen = show.world["client-1"].ask_unconnected(CLUSTER_IPV4, SERVICE_PORT)
     stage.expect(seen.peers.keys() == {peer}, f"the answer to come from {peer}", seen)
     stage.saw(f"{', '.join(seen.answers)} answers; recvfrom() says it came from {peer}")
@@ -57,21 +57,22 @@ def cluster_ips(show: Show) -> None:
 def external_frontends(show: Show) -> None:
     """Show NodePort, externalIP and load balancer address, from a pod and from a process of the node."""
     stage = show.stage
-    stage.scene("NodePort, externalIP and load balancer address, from a pod and from a process of the node")
+    stage.scene("External frontends, from a pod and from a process of the node")
     kinds = (
         ("NodePort", NODE.ipv4, NODE_PORT),
         ("NodePort", NODE.ipv6, NODE_PORT),
         ("externalIP", EXTERNAL_IP, SERVICE_PORT),
         ("load balancer", LOAD_BALANCER_IP, SERVICE_PORT),
     )
+    stage.did(f"{_EACH * len(SERVERS)} TCP connections to each; answers of {' + '.join(sorted(SERVERS))}")
     for kind, address, port in kinds:
         peer = show_peer(address, port)
         for source in ("client-1", "node"):
             seen = show.world[source].connect(address, port, count=_EACH * len(SERVERS))
             show.expect_spread(seen, SERVERS, peer)
-            spread = ", ".join(f"{name} {number}" for name, number in sorted(seen.answers.items()))
+            spread = " + ".join(str(seen.answers[name]) for name in sorted(SERVERS))
             stage.saw(f"{source:8} → {kind:13} {peer:22} {spread}")
-    stage.did(f"outside, where no program is attached: a connection to {show_peer(CLUSTER_IPV4, SERVICE_PORT)}")
+    stage.did(f"outside, without our programs: a connection to {show_peer(CLUSTER_IPV4, SERVICE_PORT)}")
     outside = show.world["outside"].connect(CLUSTER_IPV4, SERVICE_PORT)
     stage.expect(outside.errors and not outside.answers, "no answer outside the node", outside)
     stage.saw(f"{', '.join(outside.errors)}: only this node's pods and processes are served")

@@ -147,6 +147,8 @@ def _print_comparison(
     remaining: inventory.Listing,
 ) -> None:
     table = Table(title="Compared: this machine before and after", title_justify="left", box=None)
+    table.caption = "Before and after count everybody's; what the demo had is known by id and name."
+    table.caption_justify = "left"
     for heading in ("", "before", "after", "the demo had", "left of it"):
         table.add_column(heading, justify="left" if not heading else "right")
     for kind, items in after.items():
