@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import selectors
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import structlog
 
@@ -29,8 +29,8 @@ from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.model.objects import Node
 from kubeproxy_ebpf.model.settings import NodeState, Settings
 from kubeproxy_ebpf.plan.cluster import ClusterState
-from kubeproxy_ebpf.reconciler import Reconciler
-from kubeproxy_ebpf.wakeups import GracePeriodThread, StopSignals
+from kubeproxy_ebpf.reconciler import Reconciler, SyncResult
+from kubeproxy_ebpf.wakeups import GracePeriodThread, StopRequestedError, StopSignals
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +70,8 @@ def run(configuration: Configuration) -> int:
         agent = _Agent(
             configuration, folder=folder, monitor=monitor, datapath=datapath, grace_periods=grace_periods, stop=stop
         )
-        agent.serve()
+        with suppress(StopRequestedError):
+            agent.serve()
         sd_notify.notify_stopping()
         _log.info("agent_stopped", signal=stop.received.name if stop.received else None)
     return 0
@@ -128,8 +129,10 @@ class _Agent:
                 self._audit_if_due()
 
     def _start(self) -> None:
-        self._observe(self._folder.read_all())
-        result = self._reconciler.sync()
+        with self._stop.cutting_short():
+            updates = self._folder.read_all()
+        self._observe(updates)
+        result = self._sync()
         # Last, on a cold start: what is in a ServiceCIDR and nobody's is dropped, so everybody must be there.
         writes = result.writes + self._apply_settings()
         _log.info("agent_ready", version=__version__, services=result.services, writes=writes)
@@ -142,7 +145,9 @@ class _Agent:
         return max(0.0, min(wait for wait in waits if wait is not None))
 
     def _read_manifests(self) -> None:
-        self._observe(self._folder.drain())
+        with self._stop.cutting_short():
+            updates = self._folder.drain()
+        self._observe(updates)
 
     def _read_manifests_if_due(self) -> None:
         if self._folder.due() == 0:
@@ -174,12 +179,13 @@ class _Agent:
         self._grace_periods.finish()
         self._reconciler.readers_are_gone()
 
-    def _sync(self) -> None:
+    def _sync(self) -> SyncResult:
         started = time.monotonic()
-        result = self._reconciler.sync()
+        result = self._reconciler.sync(is_complete=all(problem.is_partial for problem in self._folder.problems))
         if result.services:
             milliseconds = round((time.monotonic() - started) * 1000, 2)
             _log.debug("services_synced", services=result.services, writes=result.writes, milliseconds=milliseconds)
+        return result
 
     def _audit_if_due(self) -> None:
         now = time.monotonic()

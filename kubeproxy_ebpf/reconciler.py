@@ -8,7 +8,7 @@ on that Service: it keeps what it has and waits for another try, and nothing els
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -26,6 +26,9 @@ from kubeproxy_ebpf.model.objects import ObjectName
 from kubeproxy_ebpf.plan.cluster import ClusterState
 from kubeproxy_ebpf.plan.service_plan import ServicePlan
 from kubeproxy_ebpf.writer import FailedWrite, apply_changes
+
+MOST_AT_ONCE = 1000
+"""Services in one batch: enough for the kernel to take keys at full speed, few enough to keep the plans small."""
 
 _log = structlog.get_logger(__name__)
 
@@ -61,18 +64,26 @@ class Reconciler:
         self._grace_period_runs = False
         self._pruned = False
 
-    def sync(self) -> SyncResult:
-        """Plan and write what changed since the last call, and what is due for another try."""
-        names = dict.fromkeys((*self._cluster.take_dirty(), *self._retries.due()))
-        plans = {name: self._cluster.plan(name) for name in names}
-        for name, plan in plans.items():
-            self._report(name, plan)
-        writes = self._apply(self._layout.prepare(plans), names) if plans else 0
-        if not self._pruned:
+    def sync(self, *, is_complete: bool = True) -> SyncResult:
+        """Plan and write what changed since the last call, and what is due for another try.
+
+        What an agent before this one left of Services that nobody knows goes in the first round in which the
+        cluster state ``is_complete``: until then they may just not have been read.
+        """
+        names = tuple(dict.fromkeys((*self._cluster.take_dirty(), *self._retries.due())))
+        writes = sum(self._write(names[start : start + MOST_AT_ONCE]) for start in range(0, len(names), MOST_AT_ONCE))
+        if is_complete and not self._pruned:
             self._pruned = True
             writes += self._apply(self._layout.prune(frozenset(self._cluster.services)), ())
         self._rest()
         return SyncResult(len(names), writes)
+
+    def _write(self, names: Sequence[ObjectName]) -> int:
+        """Plan and write some Services in one batch."""
+        plans = {name: self._cluster.plan(name) for name in names}
+        for name, plan in plans.items():
+            self._report(name, plan)
+        return self._apply(self._layout.prepare(plans), names)
 
     def apply_settings(self, settings: SettingsEntry) -> int:
         """Bring the map ``settings`` to these; return how many writes it took. May block for milliseconds."""

@@ -6,11 +6,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequestedError(Exception):
+    """It is time to stop, in the middle of something that may be left half done."""
 
 
 class StopSignals:
@@ -21,10 +26,22 @@ class StopSignals:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._before: dict[signal.Signals, object] = {}
         self.received: signal.Signals | None = None
+        self._raises = False
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when it is time to stop."""
         return self._reader
+
+    @contextmanager
+    def cutting_short(self) -> Iterator[None]:
+        """Do something that takes long: a signal raises StopRequestedError in it, and so does one that came before."""
+        self._raises = True
+        try:
+            if self.received is not None:
+                raise StopRequestedError
+            yield
+        finally:
+            self._raises = False
 
     def __enter__(self) -> Self:
         for number in STOP_SIGNALS:
@@ -43,6 +60,8 @@ class StopSignals:
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
+        if self._raises:
+            raise StopRequestedError
 
 
 class GracePeriodThread:
