@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -297,3 +298,70 @@ def test_other_datagrams_are_untouched(node: Node) -> None:
 
     assert node.run(story) == [("direct", direct), ("server", (CLUSTER, 53)), ("direct", direct)]
     assert node.run(udp_ask, *direct).startswith("direct")
+
+
+SOLE_ORIGINS = 1 << 15
+SO_COOKIE = 57
+
+
+def cookie_of(client: socket.socket) -> int:
+    """Return a socket's cookie, which the kernel gives it at the first request."""
+    return int.from_bytes(client.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), sys.byteorder)
+
+
+@contextlib.contextmanager
+def rivals() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Open two sockets whose cookies name the same place in sole_origins."""
+    with contextlib.ExitStack() as opened:
+        # Cookies are consecutive; one of many places is met again as soon as they come round.
+        earlier = [opened.enter_context(datagram_socket()) for _ in range(300)]
+        places = {cookie_of(client) % SOLE_ORIGINS: client for client in earlier}
+        for _ in range(20 * SOLE_ORIGINS):
+            later = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            first = places.get(cookie_of(later) % SOLE_ORIGINS)
+            if first:
+                later.settimeout(5)
+                yield first, opened.enter_context(later)
+                return
+            later.close()
+        pytest.fail("no cookie named the same place")
+
+
+def places_taken(node: Node) -> int:
+    """Return how many places of sole_origins belong to a socket."""
+    return sum(any(value[8:16]) for _, value in node.maps.store.entries_of("sole_origins"))
+
+
+def test_sockets_whose_cookies_meet_keep_apart(node: Node) -> None:
+    """One place for two sockets: the later one remembers elsewhere; closing gives the place back."""
+    frontends = many_frontends(node, 2)
+
+    def story() -> list[int]:
+        with rivals() as (client, rival):
+            for asker, frontend in ((client, 0), (rival, 1), (client, 0), (rival, 1), (rival, 0), (client, 1)):
+                assert ask(asker, *frontends[frontend]) == (str(frontend), frontends[frontend])
+            taken = [places_taken(node)]
+        with rivals() as (client, rival):
+            ask(rival, *frontends[0])
+            ask(client, *frontends[1])
+            rival.close()
+            assert ask(client, *frontends[1]) == ("1", frontends[1])
+            return [*taken, places_taken(node)]
+
+    assert node.run(story) == [0, 0]
+    assert node.run(ask_once, CLUSTER, 1000, socket.AF_INET) == ("0", frontends[0])
+    assert places_taken(node) == 0
+
+
+def test_a_socket_with_one_frontend_has_one_place(node: Node) -> None:
+    """Until it is closed."""
+    frontends = many_frontends(node, 1)
+
+    def story() -> int:
+        with datagram_socket() as client:
+            ask(client, *frontends[0])
+            ask(client, *frontends[0])
+            return places_taken(node)
+
+    assert node.run(story) == 1
+    assert places_taken(node) == 0
