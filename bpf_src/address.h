@@ -81,20 +81,20 @@ static __always_inline void address_set_ipv4(struct address *address, __be32 ipv
  * Reads and writes of 32-bit fields of a program's context and its socket.  In assembly, as the compiler likes to merge
  * accesses by computing a field's address first, and the verifier lets nobody compute with these pointers.
  */
-#define FIELD_READ(pointer, field)                                                                                      \
-	({                                                                                                              \
-		__u64 value;                                                                                            \
-		asm volatile("%0 = *(u32 *)(%1 + %2)"                                                                   \
-			     : "=r"(value)                                                                              \
-			     : "r"(pointer), "i"(__builtin_offsetof(__typeof__(*(pointer)), field)));                   \
-		(__u32) value;                                                                                          \
+#define FIELD_READ(pointer, field)                                                                                     \
+	({                                                                                                             \
+		__u64 value;                                                                                           \
+		asm volatile("%0 = *(u32 *)(%1 + %2)"                                                                  \
+		             : "=r"(value)                                                                             \
+		             : "r"(pointer), "i"(__builtin_offsetof(__typeof__(*(pointer)), field)));                  \
+		(__u32) value;                                                                                         \
 	})
 
-#define FIELD_WRITE(pointer, field, value)                                                                              \
-	asm volatile("*(u32 *)(%0 + %1) = %2"                                                                           \
-		     :                                                                                                  \
-		     : "r"(pointer), "i"(__builtin_offsetof(__typeof__(*(pointer)), field)), "r"((__u64)(value))        \
-		     : "memory")
+#define FIELD_WRITE(pointer, field, value)                                                                             \
+	asm volatile("*(u32 *)(%0 + %1) = %2"                                                                          \
+	             :                                                                                                 \
+	             : "r"(pointer), "i"(__builtin_offsetof(__typeof__(*(pointer)), field)), "r"((__u64)(value))       \
+	             : "memory")
 
 /* The address a program was called for: a destination, or a peer that it may rename. */
 static __always_inline void user_address_read(const struct bpf_sock_addr *ctx, bool ipv6, struct address *address)
@@ -110,7 +110,7 @@ static __always_inline void user_address_read(const struct bpf_sock_addr *ctx, b
 }
 
 static __always_inline void user_address_write(struct bpf_sock_addr *ctx, bool ipv6, const struct address *address,
-					       __be16 port)
+                                               __be16 port)
 {
 	FIELD_WRITE(ctx, user_port, port);
 	if (!ipv6) {

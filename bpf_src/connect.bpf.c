@@ -79,7 +79,7 @@ static __always_inline int pass_untouched(const struct request *request, struct 
 	if (request->asked->protocol == IPPROTO_UDP && !socket_is_new(request->ctx) &&
 	    datagram_is_known(request->ctx) && !is_connected_to(request->ctx, hook, request->asked))
 		direct_use_remember(request->ctx, address_half(address, 0), address_half(address, 1),
-				    request->asked->port);
+		                    request->asked->port);
 	return PROCEED;
 }
 
@@ -102,8 +102,8 @@ static __always_inline int miss_judge(const struct request *request, struct hook
 
 /* Chooses a backend of a set that is not empty. Returns a reason if there is none to be had. */
 static __always_inline __u8 backend_select(const struct request *request, struct hook hook,
-					   const struct frontend *frontend, const struct service_view *view,
-					   __u64 cookie, struct choice *choice)
+                                           const struct frontend *frontend, const struct service_view *view,
+                                           __u64 cookie, struct choice *choice)
 {
 	bool udp = request->asked->protocol == IPPROTO_UDP;
 	__u32 number = udp ? socket_hash(cookie, frontend->origin) : bpf_get_prandom_u32();
@@ -130,7 +130,7 @@ static __always_inline __u8 backend_select(const struct request *request, struct
 
 /* Returns 0, or -1 if the socket's memory is full. */
 static __always_inline int route_remember(const struct request *request, const struct frontend *frontend,
-					  const struct choice *choice)
+                                          const struct choice *choice)
 {
 	const struct address *asked = &request->asked->address;
 	union datagram_route route = {
@@ -141,11 +141,11 @@ static __always_inline int route_remember(const struct request *request, const s
 	};
 
 	return datagram_remember(request->ctx, address_half(asked, 0), address_half(asked, 1), route.words[0],
-				 route.words[1]);
+	                         route.words[1]);
 }
 
 static __always_inline void translation_report(const struct request *request, const struct frontend *frontend,
-					       const struct choice *choice)
+                                               const struct choice *choice)
 {
 	const struct address *asked = &request->asked->address;
 	union decision decision = {
@@ -162,7 +162,7 @@ static __always_inline void translation_report(const struct request *request, co
 
 /* A new connection to a frontend, or a socket's first datagram to it. */
 static __always_inline int frontend_translate(const struct request *request, struct hook hook,
-					      const struct frontend *frontend)
+                                              const struct frontend *frontend)
 {
 	bool ipv4 = address_is_ipv4(&request->key->address), udp = request->asked->protocol == IPPROTO_UDP;
 	const struct frontend_key *asked = request->asked;
@@ -185,8 +185,7 @@ static __always_inline int frontend_translate(const struct request *request, str
 	}
 	if (!set_count(view.set))
 		return refuse(ctx, hook.ipv6, asked, service,
-					view.flags & SERVICE_HAS_ENDPOINTS ? REASON_NO_LOCAL_ENDPOINTS :
-									     REASON_NO_ENDPOINTS);
+		              view.flags & SERVICE_HAS_ENDPOINTS ? REASON_NO_LOCAL_ENDPOINTS : REASON_NO_ENDPOINTS);
 	cookie = bpf_get_socket_cookie(ctx);
 	reason = backend_select(request, hook, frontend, &view, cookie, &choice);
 	if (reason == REASON_NONE && udp && route_remember(request, frontend, &choice))

@@ -23,7 +23,7 @@ static __always_inline bool socket_is_new(struct bpf_sock_addr *ctx)
 
 /* Remembers a pair that is not the socket's first: its storage takes over. Returns 0, or -1 if there is no room. */
 static __always_inline int datagram_remember_further(struct bpf_sock_addr *ctx, struct sole_origin *sole,
-						     const struct socket_origin *pair)
+                                                     const struct socket_origin *pair)
 {
 	if (sole) {
 		if (socket_origin_remember(ctx, &sole->pair))
@@ -47,7 +47,7 @@ union datagram_route {
 
 /* Remembers which backend a frontend's datagrams go to. Returns 0, or -1 if there is no room. */
 GLOBAL int datagram_remember(struct bpf_sock_addr *ctx, __u64 frontend_first, __u64 frontend_second, __u64 route_first,
-			     __u64 route_second)
+                             __u64 route_second)
 {
 	union datagram_route route = {.words = {route_first, route_second}};
 	const struct backend *backend = bpf_map_lookup_elem(&backends, &route.backend_id);
@@ -79,9 +79,8 @@ GLOBAL int datagram_remember(struct bpf_sock_addr *ctx, __u64 frontend_first, __
 }
 
 /* Finds the pair by which a socket's datagrams for a frontend go, if all of it still stands. */
-static __always_inline struct socket_origin *datagram_route_find(struct bpf_sock_addr *ctx,
-								 const struct frontend_key *asked,
-								 const struct frontend_key *key)
+static __always_inline struct socket_origin *
+datagram_route_find(struct bpf_sock_addr *ctx, const struct frontend_key *asked, const struct frontend_key *key)
 {
 	struct sole_origin *sole = sole_origin_get(bpf_get_socket_cookie(ctx));
 	struct socket_origins *storage = sole ? NULL : socket_origins_get(ctx);
@@ -117,7 +116,7 @@ GLOBAL int direct_use_remember(struct bpf_sock_addr *ctx, __u64 peer_first, __u6
 	if (sole && entry_is_backend(&sole->pair, &direct.backend, port))
 		return datagram_remember_further(ctx, sole, &direct);
 	if (storage && (socket_origin_of(storage, &direct.backend, port) ||
-			overflow_origin_of(ctx, storage, &direct.backend, port)))
+	                overflow_origin_of(ctx, storage, &direct.backend, port)))
 		return datagram_remember_further(ctx, NULL, &direct);
 	return 0;
 }

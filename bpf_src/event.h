@@ -36,7 +36,7 @@ static __always_inline __u8 reason_verdict(__u8 reason)
 
 /* Sends an event: to which destination (given by halves) what was done, and by which backend. */
 GLOBAL int event_send(struct bpf_sock_addr *ctx, __u64 wanted_first, __u64 wanted_second, __u64 decision_word,
-		      __u32 backend)
+                      __u32 backend)
 {
 	union decision decision = {.word = decision_word};
 	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);

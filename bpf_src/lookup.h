@@ -13,7 +13,8 @@
 
 #define READ_ONCE(place) (*(const volatile __typeof__(place) *)&(place))
 
-/* Reads two or more fields that are published as one word, by one load: the compiler must not see that they are many. */
+/* Reads two or more fields that are published as one word, by one load: the compiler must not see that they are many.
+ */
 static __always_inline __u64 word_read(const void *place)
 {
 	return *(const volatile __u64 *)place;

@@ -12,7 +12,7 @@ enum { LOOPBACK_SLOTS_TRIED = 32 };
 
 /* The destination that is looked up in place of 127.0.0.0/8; false if there is nothing to look up. */
 static __always_inline bool loopback_destination(struct bpf_sock_addr *ctx, const struct settings *settings,
-						 struct address *destination)
+                                                 struct address *destination)
 {
 	if (!(settings->flags & SETTINGS_LOCALHOST_NODE_PORTS) || !is_host_namespace(ctx, settings))
 		return false;
@@ -22,7 +22,7 @@ static __always_inline bool loopback_destination(struct bpf_sock_addr *ctx, cons
 
 /* From a loopback source the kernel sends to loopback and to its own addresses, and refuses all else. */
 static __always_inline bool loopback_reaches(struct bpf_sock_addr *ctx, const struct settings *settings,
-					     const struct address *backend)
+                                             const struct address *backend)
 {
 	struct address ALIGNED address = *backend;
 

@@ -91,10 +91,10 @@ struct slot {
 };
 
 enum backend_flag {
-	BACKEND_ALLOCATED = 1,  /* owned by a service; a free entry keeps only its generation */
+	BACKEND_ALLOCATED = 1, /* owned by a service; a free entry keeps only its generation */
 	BACKEND_IN_CLUSTER_SET = 2,
 	BACKEND_IN_LOCAL_SET = 4,
-	BACKEND_LOCAL = 8,      /* the endpoint runs on this node */
+	BACKEND_LOCAL = 8, /* the endpoint runs on this node */
 };
 
 /*
@@ -107,7 +107,7 @@ struct backend {
 	__u32 service; /* the service id it belongs to */
 	__u32 node;    /* node id, for tunnel and DSR; 0: unknown */
 	__u32 generation;
-	__u16 flags;   /* enum backend_flag */
+	__u16 flags; /* enum backend_flag */
 	__be16 port;
 };
 
@@ -152,8 +152,8 @@ struct peer_name {
 };
 
 enum {
-	SOCKET_ORIGINS = 8,            /* frontends that a UDP socket remembers at no cost */
-	SOCKET_OVERFLOW_LIMIT = 1024,  /* displaced ones that one socket may have in socket_origins_overflow */
+	SOCKET_ORIGINS = 8,           /* frontends that a UDP socket remembers at no cost */
+	SOCKET_OVERFLOW_LIMIT = 1024, /* displaced ones that one socket may have in socket_origins_overflow */
 };
 
 /* A frontend that a UDP socket has sent to, and where its datagrams went. Only the programs know these. */
@@ -162,7 +162,7 @@ struct socket_origin {
 	struct address backend;
 	__be16 frontend_port;
 	__be16 backend_port;
-	__u32 origin;     /* origin id of the frontend */
+	__u32 origin; /* origin id of the frontend */
 	__u32 backend_id;
 	__u32 generation; /* of the backend, when it was picked */
 	__u32 used;       /* the socket's clock when it was last sent to: of two with one backend, the later wins */
@@ -235,14 +235,14 @@ struct service_counter {
 /* reason_counters: per CPU, by reason. Also the reason in an event. */
 enum reason {
 	REASON_NONE = 0,
-	REASON_NO_ENDPOINTS = 1,          /* REJECT: no usable endpoint anywhere */
-	REASON_NO_LOCAL_ENDPOINTS = 2,    /* DROP: policy Local, endpoints only elsewhere */
-	REASON_SOURCE_NOT_ALLOWED = 3,    /* DROP: outside loadBalancerSourceRanges */
-	REASON_UNKNOWN_PORT = 4,          /* REJECT: a ClusterIP without this port */
-	REASON_UNALLOCATED_ADDRESS = 5,   /* DROP: in a ServiceCIDR, nobody's */
-	REASON_LOOPBACK_SOURCE = 6,       /* REJECT: bound to loopback, which cannot reach the endpoint */
-	REASON_SOCKET_ORIGINS_FULL = 7,   /* ENOBUFS: too many origins to remember on one socket */
-	REASON_MISSING_ENTRY = 8,         /* a slot or backend that is not there: a bug, passed on untouched */
+	REASON_NO_ENDPOINTS = 1,        /* REJECT: no usable endpoint anywhere */
+	REASON_NO_LOCAL_ENDPOINTS = 2,  /* DROP: policy Local, endpoints only elsewhere */
+	REASON_SOURCE_NOT_ALLOWED = 3,  /* DROP: outside loadBalancerSourceRanges */
+	REASON_UNKNOWN_PORT = 4,        /* REJECT: a ClusterIP without this port */
+	REASON_UNALLOCATED_ADDRESS = 5, /* DROP: in a ServiceCIDR, nobody's */
+	REASON_LOOPBACK_SOURCE = 6,     /* REJECT: bound to loopback, which cannot reach the endpoint */
+	REASON_SOCKET_ORIGINS_FULL = 7, /* ENOBUFS: too many origins to remember on one socket */
+	REASON_MISSING_ENTRY = 8,       /* a slot or backend that is not there: a bug, passed on untouched */
 	REASON_COUNT = 9,
 };
 
@@ -255,7 +255,7 @@ enum verdict {
 
 /* How a refusal is said to the socket: the programs' constant verdict_form, set before they are loaded. */
 enum verdict_form {
-	VERDICT_FORM_LOOPBACK = 0, /* no bpf_set_retval(): REJECT leads to a closed port of the loopback, DROP is EPERM */
+	VERDICT_FORM_LOOPBACK = 0, /* without bpf_set_retval(): REJECT leads to a closed port, DROP is EPERM */
 	VERDICT_FORM_RETVAL = 1,   /* REJECT is ECONNREFUSED, DROP is ETIMEDOUT */
 };
 

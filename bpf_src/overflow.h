@@ -17,7 +17,7 @@ static __always_inline bool backend_is_stale(__u32 id, __u32 generation)
 }
 
 static __always_inline void overflow_key_set(struct overflow_key *key, __u64 cookie, const struct address *backend,
-					     __be16 port)
+                                             __be16 port)
 {
 	__builtin_memset(key, 0, sizeof(*key));
 	key->cookie = cookie;
@@ -44,7 +44,7 @@ static __always_inline bool overflow_take_oldest(struct socket_origins *storage,
 
 /* Moves a pair from a socket's storage to its overflow. Returns 0, or -1 if there is no room. */
 static __noinline int socket_origin_displace(struct bpf_sock_addr *ctx, struct socket_origins *storage,
-					     struct socket_origin *entry)
+                                             struct socket_origin *entry)
 {
 	struct overflow_origin ALIGNED origin = {
 		.frontend = entry->frontend,
@@ -83,8 +83,8 @@ static __noinline int socket_origin_displace(struct bpf_sock_addr *ctx, struct s
 
 /* Finds the frontend that a displaced backend of a socket stands for. */
 static __always_inline struct overflow_origin *overflow_origin_of(struct bpf_sock_addr *ctx,
-								  const struct socket_origins *storage,
-								  const struct address *backend, __be16 port)
+                                                                  const struct socket_origins *storage,
+                                                                  const struct address *backend, __be16 port)
 {
 	struct overflow_key ALIGNED key;
 

@@ -16,7 +16,7 @@ union peer_name_word {
 
 /* A check sum of who connected, what it asked for and where it was sent: a multilinear hash. */
 static __always_inline __u32 peer_check(__u64 cookie, const struct frontend_key *frontend, const struct address *peer,
-					__be16 peer_port)
+                                        __be16 peer_port)
 {
 	__u64 sum = (cookie + 1) * 0x9e3779b97f4a7c15ULL;
 
@@ -29,7 +29,7 @@ static __always_inline __u32 peer_check(__u64 cookie, const struct frontend_key 
 }
 
 static __always_inline void peer_name_remember(__u64 cookie, __u32 origin, const struct frontend_key *frontend,
-					       const struct address *peer, __be16 peer_port)
+                                               const struct address *peer, __be16 peer_port)
 {
 	__u32 slot = cookie & peer_name_mask;
 	struct peer_name *entry = bpf_map_lookup_elem(&peer_names, &slot);

@@ -41,7 +41,7 @@ GLOBAL int refusal_report(struct bpf_sock_addr *ctx, __u64 wanted_first, __u64 w
 
 /* Carries out what a reason demands. Returns the program's answer. */
 static __always_inline int refuse(struct bpf_sock_addr *ctx, bool ipv6, const struct frontend_key *wanted,
-				  __u32 service, __u8 reason)
+                                  __u32 service, __u8 reason)
 {
 	struct address loopback = {{0, 0, 0, bpf_htonl(1)}};
 	union decision decision = {

@@ -19,13 +19,13 @@ static __always_inline bool is_later(__u32 a, __u32 b)
 }
 
 static __always_inline bool entry_is_frontend(const struct socket_origin *entry, const struct address *address,
-					      __be16 port)
+                                              __be16 port)
 {
 	return entry->frontend_port == port && address_equal(&entry->frontend, address);
 }
 
 static __always_inline bool entry_is_backend(const struct socket_origin *entry, const struct address *address,
-					     __be16 port)
+                                             __be16 port)
 {
 	return entry->backend_port == port && address_equal(&entry->backend, address);
 }
@@ -74,7 +74,7 @@ static __noinline int socket_origin_remember(struct bpf_sock_addr *ctx, const st
 	if (place >= storage->count)
 		storage->count = place + 1;
 	else if (!entry_is_backend(entry, &pair->backend, pair->backend_port) ||
-		 !entry_is_frontend(entry, &pair->frontend, pair->frontend_port))
+	         !entry_is_frontend(entry, &pair->frontend, pair->frontend_port))
 		if (socket_origin_displace(ctx, storage, entry))
 			return -1;
 	*entry = *pair;
@@ -85,7 +85,7 @@ static __noinline int socket_origin_remember(struct bpf_sock_addr *ctx, const st
 
 /* Finds the pair that datagrams for a frontend go by now. */
 static __always_inline struct socket_origin *socket_origin_to(struct socket_origins *storage,
-							      const struct address *frontend, __be16 port)
+                                                              const struct address *frontend, __be16 port)
 {
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < SOCKET_ORIGINS && i < storage->count; i++) {
@@ -99,7 +99,7 @@ static __always_inline struct socket_origin *socket_origin_to(struct socket_orig
 
 /* Finds the frontend that a backend of the socket stands for; the one used last, if there are two. */
 static __always_inline struct socket_origin *socket_origin_of(struct socket_origins *storage,
-							      const struct address *backend, __be16 port)
+                                                              const struct address *backend, __be16 port)
 {
 	__u32 latest = SOCKET_ORIGINS, latest_used = 0;
 

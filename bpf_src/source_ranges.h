@@ -15,13 +15,13 @@
 #include "settings.h"
 
 /* From the kernel's interface: linux/if.h, linux/if_addr.h, linux/rtnetlink.h. */
-#define IFF_UP             0x1
-#define IFF_LOOPBACK       0x8
-#define IFA_F_DADFAILED    0x08
-#define IFA_F_DEPRECATED   0x20
-#define IFA_F_TENTATIVE    0x40
-#define RT_SCOPE_UNIVERSE  0
-#define IFA_F_UNUSABLE     (IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE)
+#define IFF_UP            0x1
+#define IFF_LOOPBACK      0x8
+#define IFA_F_DADFAILED   0x08
+#define IFA_F_DEPRECATED  0x20
+#define IFA_F_TENTATIVE   0x40
+#define RT_SCOPE_UNIVERSE 0
+#define IFA_F_UNUSABLE    (IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE)
 
 enum {
 	DEVICES_WALKED = 16,
