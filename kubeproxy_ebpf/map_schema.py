@@ -65,6 +65,9 @@ _PREFIX = Struct("16s16s")
 _EVENT = Struct("=QQQ16s16s2s2sBBBxII16s")
 _U32 = Struct("=I")
 
+_PROTOCOLS = {int(protocol): protocol for protocol in Protocol}
+_FAMILIES = {int(family): family for family in Family}
+
 ENTRY_SIZES: Final = {
     ArrayMap.SERVICES: _SERVICE.size,
     ArrayMap.SLOTS: _SLOT.size,
@@ -187,12 +190,11 @@ def pack_frontend_key(key: FrontendKey) -> bytes:
 
 
 def unpack_frontend_key(data: bytes) -> FrontendKey | None:
-    """Unpack a key of ``frontends``; None: no protocol that a Service has."""
+    """Unpack a key of ``frontends``; None: no protocol that a Service has, or padding that is not zero."""
     address, port, protocol = _FRONTEND_KEY.unpack(data)
-    try:
-        return FrontendKey(Address(address), int.from_bytes(port, "big"), Protocol(protocol))
-    except ValueError:
+    if protocol not in _PROTOCOLS or data[-1]:
         return None
+    return FrontendKey(Address(address), int.from_bytes(port, "big"), _PROTOCOLS[protocol])
 
 
 def pack_u32(value: int) -> bytes:
@@ -278,13 +280,15 @@ def pack_name(key: ServicePortKey) -> bytes:
 
 
 def unpack_name(data: bytes) -> ServicePortKey | None:
-    """Unpack a value of ``service_names``; None: damaged."""
+    """Unpack a value of ``service_names``; None: damaged, so not what packing gives."""
     *parts, family, protocol = _NAME.unpack(data)
     try:
-        namespace, name, port = (part.rstrip(b"\0").decode() for part in parts)
-        return ServicePortKey(ObjectName(namespace, name), port, Protocol(protocol), Family(family))
-    except ValueError:
+        namespace, name, port = [part.rstrip(b"\0").decode() for part in parts]
+        key = ServicePortKey(ObjectName(namespace, name), port, _PROTOCOLS[protocol], _FAMILIES[family])
+    except (UnicodeDecodeError, KeyError):
         return None
+    is_clean = name and "\0" not in namespace + name + port and not any(data[-6:])
+    return key if is_clean else None
 
 
 def pack_source_range(service: int, prefix: Prefix) -> bytes:
