@@ -26,11 +26,11 @@ from demo.processes import ROOT
 from demo.scenes import BPFFS
 from demo.waiting import wait_until
 
-PATIENCE = 150.0
-"""Seconds that the whole demo may take."""
+PATIENCE = 600.0
+"""Seconds that the whole demo may take; it takes ten, on an emulated machine hundreds."""
 _LOOK_AROUND = 0.25
 """Seconds between two looks at what the demo's processes hold."""
-_TO_GO = 10.0
+_TO_GO = 30.0
 """Seconds that the kernel gets to free what nobody holds any more: it does so in the background."""
 _INTERRUPTED = 130
 """Exit code, as shells have it for SIGINT."""

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 ResultT = TypeVar("ResultT")
 
-PATIENCE = 20.0
-"""Seconds after which a condition is taken to fail; generous, for slow machines."""
+PATIENCE = 60.0
+"""Seconds after which a condition is taken to fail; generous, for emulated machines."""
 _PAUSE = 0.002
 
 

@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 NODE_NAME = "this-node"
 READY = "agent_ready"
-PATIENCE = 15.0
+PATIENCE = 90.0
+"""Seconds; an emulated machine is twenty times slower than others."""
 _JOIN = 'echo 0 >"$0/cgroup.procs" && exec "$@"'
 _ENTRY = "from kubeproxy_ebpf.cli.main import main; main()"
 

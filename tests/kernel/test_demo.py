@@ -19,7 +19,6 @@ def start_demo() -> subprocess.Popen[str]:
     return subprocess.Popen((sys.executable, DEMO), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.timeout(180)
 def test_demo_shows_what_it_promises_and_leaves_nothing() -> None:
     """Every scene's expectations hold, and the comparison of before and after is clean."""
     demo = start_demo()
