@@ -19,7 +19,6 @@ from bench import ours, rounds, world
 from bench.plan import Plan
 from bench.report import Goal, Section
 from kubeproxy_ebpf.datapath import loader
-from kubeproxy_ebpf.layout.restore import find
 
 SERVICES, ENDPOINTS = 10_000, 10
 _METHOD = """\
@@ -55,7 +54,11 @@ def measure(plan: Plan) -> Section:
 
 def _round(cgroup: Path, bpffs: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "bench.bulk", str(cgroup), str(bpffs)]
-    outcome: dict[str, float] = json.loads(subprocess.check_output(command, cwd=Path(__file__).parent.parent))
+    result = subprocess.run(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, check=False)
+    if result.returncode:
+        msg = f"writing {SERVICES:,} Services failed (exit code {result.returncode})"
+        raise world.WorldError(msg)
+    outcome: dict[str, float] = json.loads(result.stdout)
     return outcome
 
 
@@ -64,10 +67,7 @@ def _fill(cgroup: Path, bpffs: Path) -> dict[str, float]:
     state = ours.cluster(SERVICES, ENDPOINTS)
     with loader.load(pin_folder=bpffs / "kubeproxy-ebpf", cgroup=cgroup, sizes=ours.SIZES) as datapath:
         start = time.perf_counter()
-        layout = ours.new_layout(datapath.store)
-        if datapath.restored:
-            layout.adopt(find(datapath.store))
-        writes = ours.write(datapath.store, layout, state)
+        writes = ours.write(ours.reconciler(datapath, state))
         return {"seconds": time.perf_counter() - start, "writes": writes}
 
 

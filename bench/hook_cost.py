@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import fleet, ours, rounds, world
 from bench.plan import ENDPOINTS, Plan
-from bench.report import Goal, Section
+from bench.report import Goal, Section, sizes_text
 from kubeproxy_ebpf.datapath.libbpf import programs, syscalls
 from kubeproxy_ebpf.datapath.libbpf.kernel_types import AttachType
 
@@ -59,18 +59,29 @@ def measure(plan: Plan) -> Section:
     rows = [[case.name, *(results[size][case.name].text(0) for size in plan.sizes)] for case in _CASES]
     goals = [
         Goal.at_most(
-            f"connect() above an empty program, {case.name}, {size:,} Services",
-            results[size][case.name],
-            case.limits[size > MANY],
+            f"connect() above an empty program, {case.name}, {sizes_text(sizes)}",
+            max(results[size][case.name] for size in sizes),
+            limit,
             "ns",
             digits=0,
         )
         for case in _CASES
-        if case.limits
-        for size in plan.sizes
+        for sizes, limit in _limits(case, plan.sizes)
     ]
     header = ["connect() to", *(f"{size:,} Services" for size in plan.sizes)]
     return Section("The programs at connect()", _METHOD, header, rows, goals)
+
+
+def _limits(case: _Case, sizes: Iterable[int]) -> Iterator[tuple[list[int], float]]:
+    """Yield the sizes that share a limit, and the limit."""
+    if case.limits is None:
+        return
+    few, many = case.limits
+    grouped: dict[float, list[int]] = {}
+    for size in sizes:
+        grouped.setdefault(many if size > MANY else few, []).append(size)
+    for limit, together in grouped.items():
+        yield together, limit
 
 
 @contextmanager

@@ -5,27 +5,36 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench import fleet, rounds, world
-from kubeproxy_ebpf import map_schema
 from kubeproxy_ebpf.datapath import loader
 from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.decode import decode_endpoint_slice, decode_node, decode_service
+from kubeproxy_ebpf.layout import restore
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 from kubeproxy_ebpf.layout.layout import Layout
-from kubeproxy_ebpf.map_store import MapStore
+from kubeproxy_ebpf.map_schema import SettingsEntry
 from kubeproxy_ebpf.model.address import parse_prefix
 from kubeproxy_ebpf.model.objects import Node
 from kubeproxy_ebpf.model.settings import NodeState, Settings
 from kubeproxy_ebpf.plan.cluster import ClusterState
-from kubeproxy_ebpf.writer import apply_changes
+from kubeproxy_ebpf.reconciler import Reconciler
 
 SIZES = MapSizes(backends=524_288)
 """The defaults, but for a hundred thousand Services of two ports and two endpoints."""
 SETTINGS = Settings(service_cidrs=(parse_prefix(world.SERVICES),))
+_PROGRAM_SETTINGS = SettingsEntry(
+    flags=0,
+    service_cidrs=SETTINGS.service_cidrs,
+    excluded_cidrs=(),
+    host_netns_cookie=0,
+    host_source_ipv4=None,
+    host_source_ipv6=None,
+)
 
 
 @contextmanager
@@ -52,33 +61,26 @@ def cluster(count: int, endpoints: int, protocols: Sequence[str] = fleet.TCP) ->
     return state
 
 
-def new_layout(store: MapStore) -> Layout:
-    """Return a layout for maps of the store's sizes."""
-    return Layout({name: store.capacity(name) for name in (*ArrayMap, *HashMap)})
+def reconciler(datapath: loader.Datapath, state: ClusterState) -> Reconciler:
+    """Return what writes maps in the agent, for these maps and whatever they hold. Grace periods never end."""
+    store = datapath.store
+    layout = Layout({name: store.capacity(name) for name in (*ArrayMap, *HashMap)})
+    if datapath.restored:
+        layout.adopt(restore.find(store))
+    return Reconciler(cluster=state, layout=layout, store=store, clock=time.monotonic, start_grace_period=lambda: None)
 
 
-def write(store: MapStore, layout: Layout, state: ClusterState) -> int:
+def write(writer: Reconciler) -> int:
     """Bring the maps to what Kubernetes says; return how many writes that took.
 
     Raises:
         world.WorldError: a Service does not fit, or the kernel refused a write.
     """
-    batch = layout.prepare({name: state.plan(name) for name in state.take_dirty()})
-    failed = apply_changes(store, batch.changes)
-    layout.commit(batch, [one.change for one in failed])
-    if batch.errors or failed:
-        msg = f"not everything was written: {(*batch.errors, *failed)[0]}"
+    writes = writer.sync().writes
+    if writer.seconds_to_next() is not None:
+        msg = "not every Service could be written to the maps"
         raise world.WorldError(msg)
-    return len(batch.changes)
-
-
-def write_settings(store: MapStore) -> None:
-    """Tell the programs the Services' range."""
-    packed = map_schema.pack_prefixes(SETTINGS.service_cidrs)
-    start = map_schema.SETTINGS_PREFIXES_OFFSET
-    store.array(ArrayMap.SETTINGS)[start : start + len(packed)] = packed
-    counts = map_schema.prefix_counts_word(len(SETTINGS.service_cidrs), 0)
-    store.publish(ArrayMap.SETTINGS, map_schema.SETTINGS_COUNTS_OFFSET, counts)
+    return writes
 
 
 @contextmanager
@@ -88,7 +90,8 @@ def serving(cgroup: Path, count: int, endpoints: int, protocols: Sequence[str] =
         pins = stack.enter_context(bpf_file_system()) / "kubeproxy-ebpf"
         datapath = stack.enter_context(loader.load(pin_folder=pins, cgroup=cgroup, sizes=SIZES))
         rounds.show(f"writing {count:,} Services")
-        write_settings(datapath.store)
-        write(datapath.store, new_layout(datapath.store), cluster(count, endpoints, protocols))
+        writer = reconciler(datapath, cluster(count, endpoints, protocols))
+        write(writer)
+        writer.apply_settings(_PROGRAM_SETTINGS)
         rounds.show("")
         yield

@@ -39,7 +39,7 @@ def quick(folder: Path, loads: Loads) -> Plan:
     return Plan(
         folder=folder,
         loads=loads,
-        sizes=(1, 1_000, 10_000, 100_000),
+        sizes=(1, 1_000, 10_000),
         kube_proxy_sizes=(),
         latency_rounds=11,
         latency_connections=1_000,

@@ -60,6 +60,11 @@ class Section:
         return f"## {self.title}\n\n{self.method}\n\n{table(self.header, self.rows)}{pictures}"
 
 
+def sizes_text(sizes: Sequence[int]) -> str:
+    """Return how many Services there are: ``1 to 10,000 Services``, of which the worst counts."""
+    return f"{sizes[0]:,} to {sizes[-1]:,} Services" if len(sizes) > 1 else f"{sizes[0]:,} Services"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]

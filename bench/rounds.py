@@ -31,9 +31,9 @@ class Side:
         return f"{self.name},{netns},{cgroup},{self.targets},{self.first_source}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Spread:
-    """The median of the rounds, and the lowest and highest of them."""
+    """The median of the rounds, and the lowest and highest of them. In order of the median."""
 
     median: float
     low: float
