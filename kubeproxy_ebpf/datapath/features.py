@@ -36,6 +36,8 @@ _NEEDED_HELPERS = (
     Helper.GET_PRANDOM_U32,
     Helper.GET_CURRENT_COMM,
     Helper.GET_SOCKET_COOKIE,
+    Helper.SPIN_LOCK,
+    Helper.SPIN_UNLOCK,
     Helper.SK_STORAGE_GET,
     Helper.PROBE_READ_KERNEL,
     Helper.GET_NETNS_COOKIE,
