@@ -20,6 +20,10 @@ static __always_inline __u64 word_read(const void *place)
 	return *(const volatile __u64 *)place;
 }
 
+#define IPPROTO_TCP   6
+#define IPPROTO_UDP   17
+#define IPPROTO_MPTCP 262
+
 enum { LOOKUP_ATTEMPTS = 3 };
 
 /* A frontend that was found, and what it leads to. */
@@ -28,6 +32,14 @@ struct frontend {
 	__u32 service;
 	__u32 kind; /* enum frontend_kind */
 };
+
+/* The protocol that Services know a socket by; 0: they have none for it. */
+static __always_inline __u8 service_protocol(__u32 protocol)
+{
+	if (protocol == IPPROTO_MPTCP)
+		return IPPROTO_TCP;
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP ? protocol : 0;
+}
 
 /* Bits of enum address_kind; 0: nobody's. */
 static __always_inline __u32 address_kinds(const struct address *address)

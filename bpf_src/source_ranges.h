@@ -2,16 +2,12 @@
 /*
  * loadBalancerSourceRanges.  A socket program runs before the kernel chooses a source, so the address that it
  * will choose is foretold: the one the socket is bound to, what user space published for the host's namespace, or
- * the first global address of the socket's own namespace.  Not the task's: sockets outlive
- * setns() and are passed on.
+ * the first global address of the socket's own namespace.
  */
 #ifndef KUBEPROXY_SOURCE_RANGES_H
 #define KUBEPROXY_SOURCE_RANGES_H
 
-#include "vmlinux.h"
-
-#include <bpf/bpf_core_read.h>
-
+#include "kernel_socket.h"
 #include "settings.h"
 
 /* From the kernel's interface: linux/if.h, linux/if_addr.h, linux/rtnetlink.h. */
@@ -26,25 +22,7 @@
 enum {
 	DEVICES_WALKED = 16,
 	ADDRESSES_WALKED = 8,
-	SOCK_HEAD = 128, /* bytes of struct sock that hold its network namespace */
 };
-
-/*
- * The namespace of a socket.  The verifier lets nobody compute with ctx->sk, so the head of what it points
- * to is copied, and the field taken from the copy.
- */
-static __always_inline struct net *socket_namespace(struct bpf_sock_addr *ctx)
-{
-	struct sock_common *none = NULL;
-	__u8 ALIGNED head[SOCK_HEAD];
-	struct net *namespace = NULL;
-	__u32 offset = bpf_core_field_offset(none->skc_net.net);
-
-	if (offset > sizeof(head) - sizeof(namespace) || !ctx->sk || bpf_probe_read_kernel(head, sizeof(head), ctx->sk))
-		return NULL;
-	bpf_probe_read_kernel(&namespace, sizeof(namespace), head + offset);
-	return namespace;
-}
 
 static __always_inline bool device_find_ipv4(const struct net_device *device, struct address *source)
 {

@@ -22,8 +22,17 @@ typedef struct {
 	struct net *net;
 } possible_net_t;
 
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
 struct sock_common {
 	possible_net_t skc_net;
+	atomic64_t skc_cookie;
+};
+
+struct mptcp_sock {
+	struct sock_common *first;
 };
 
 struct in_ifaddr {

@@ -194,3 +194,20 @@ def netns_cookie() -> int:
     from kubeproxy_ebpf.datapath.netns_cookie import host_netns_cookie  # noqa: PLC0415 -- in the child only
 
     return host_netns_cookie()
+
+
+IPPROTO_MPTCP = 262
+
+
+@pytest.mark.parametrize(("address", "endpoint"), [(CLUSTER, "10.1.1.1"), (CLUSTER_V6, "fd00:1::11")])
+def test_multipath_tcp_is_tcp(node: Node, address: str, endpoint: str) -> None:
+    """Its sockets reach TCP Services, and see them as their peers; also where the kernel asks for their subflows."""
+    node.maps.frontend(node.maps.service([node.serve_tcp("server", endpoint)]), address, 80)
+
+    def multipath() -> tuple[str, tuple[str, int]]:
+        with socket.socket(family_of(address), socket.SOCK_STREAM, IPPROTO_MPTCP) as client:
+            client.settimeout(5)
+            client.connect((address, 80))
+            return client.recv(100).decode().split()[0], client.getpeername()[:2]
+
+    assert node.run(multipath) == ("server", (address, 80))
