@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from kubeproxy_ebpf.datapath import resize
 from kubeproxy_ebpf.datapath.errors import MixedVersionsError, UnknownLayoutError
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import MapDefinition
+from kubeproxy_ebpf.datapath.libbpf.kernel_types import MapType
 from kubeproxy_ebpf.datapath.libbpf.syscalls import MapInfo
 from kubeproxy_ebpf.map_schema import ENTRY_SIZES
 
@@ -17,13 +19,15 @@ def require_same_layout(expected: Iterable[MapDefinition], pinned: Mapping[str, 
     """Check every pinned map that the programs use.
 
     Raises:
-        UnknownLayoutError: type, key, value or flags differ; names the map, what is found, what is expected.
+        UnknownLayoutError: type, key, value or flags differ, or a size that the programs have
+            built in; names the map, what is found, what is expected.
     """
     for definition in expected:
         found = pinned.get(definition.name)
         if found is None:
             continue
-        for aspect in _COMPARED:
+        size_is_fixed = definition.type == MapType.ARRAY and definition.name not in resize.RESIZABLE_ARRAYS
+        for aspect in (*_COMPARED, "max_entries") if size_is_fixed else _COMPARED:
             is_, should_be = getattr(found, aspect), getattr(definition, aspect)
             if is_ != should_be:
                 msg = (

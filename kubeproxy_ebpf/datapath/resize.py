@@ -24,6 +24,8 @@ _KEYED = {MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE}
 _AGENT_ARRAYS = frozenset(array.value for array in ArrayMap)
 PEER_NAMES = "peer_names"
 """An array that only the programs write, in words; the low bits of a socket's cookie are its place."""
+RESIZABLE_ARRAYS = _AGENT_ARRAYS | {PEER_NAMES}
+"""In other arrays an entry's place depends on a size that the programs have built in."""
 
 
 def copy_contents(name: str, old: int, new: int) -> None:
@@ -33,7 +35,7 @@ def copy_contents(name: str, old: int, new: int) -> None:
         MapSizeError: an entry could not be written.
     """
     info = syscalls.map_info(old)
-    if name in _AGENT_ARRAYS or name == PEER_NAMES:
+    if name in RESIZABLE_ARRAYS:
         with _both(old, new) as (source, target):
             # More bits of a cookie count in the larger array, so a name may be asked for at several places.
             copies = len(target.view) // len(source.view) if name == PEER_NAMES else 1

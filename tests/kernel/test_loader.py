@@ -134,6 +134,14 @@ def test_other_layout_of_a_map_is_refused(load: Loader, scratch_cgroup: Path, pi
     assert kernel_state(scratch_cgroup, pin_folder) == before
 
 
+@pytest.mark.parametrize("places", [2, 8])
+def test_other_size_that_programs_have_built_in_is_refused(load: Loader, places: int) -> None:
+    """Where an entry's place depends on the size, neither a larger nor a smaller map can take its contents over."""
+    load("PLACES=4").close()
+    with pytest.raises(UnknownLayoutError, match=rf"sole_origins has max_entries 4, .* expects {places}"):
+        load(f"PLACES={places}")
+
+
 def test_programs_that_the_agent_does_not_fit_are_refused(load: Loader, pin_folder: Path) -> None:
     """Where programs and agent come from different versions nothing is loaded."""
     with pytest.raises(MixedVersionsError, match=r"slots has entries of 16 bytes, the agent writes 8"):

@@ -4,6 +4,7 @@
  * to it what the programs do.  Macros make the other versions that an upgrade meets:
  *   ANSWER=n       what connect4 returns: 1 lets pass, 0 refuses (EPERM)
  *   WIDER_SLOT     the slots map has values of another size
+ *   PLACES=n       the array whose size the programs have built in has n places
  *   NEW_MAP        there is a map that the version before did not have
  *   WITHOUT_IPV6   there are fewer programs
  *   REFUSED        the verifier refuses sock_release, the last program
@@ -61,6 +62,17 @@ KEYED(affinity, BPF_MAP_TYPE_LRU_HASH, 0, struct affinity_key, struct affinity_r
 ARRAY_OF(peer_names, peer_name);
 KEYED(service_counters, BPF_MAP_TYPE_PERCPU_ARRAY, 0, __u32, struct service_counter);
 KEYED(socket_origins_overflow, BPF_MAP_TYPE_HASH, BPF_F_NO_PREALLOC, struct overflow_key, struct overflow_origin);
+#ifndef PLACES
+#define PLACES 4
+#endif
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PLACES);
+	__type(key, __u32);
+	__type(value, __u64);
+} sole_origins SEC(".maps");
+
 #ifdef NEW_MAP
 KEYED(new_map, BPF_MAP_TYPE_HASH, 0, __u32, __u32);
 #endif
