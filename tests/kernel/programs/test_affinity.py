@@ -46,7 +46,9 @@ def age_records(node: Node, seconds: float) -> None:
     fd = node.maps.store.descriptor("affinity")
     for key, value in list(node.maps.store.entries_of("affinity")):
         backend, generation, last = _RECORD.unpack(value)
-        syscalls.map_update(fd, key, _RECORD.pack(backend, generation, last - int(seconds * 1e9)))
+        # Unsigned, as in the program: before the machine's start is far in the future.
+        before = (last - int(seconds * 1e9)) % 2**64
+        syscalls.map_update(fd, key, _RECORD.pack(backend, generation, before))
 
 
 def test_a_client_comes_back_to_its_endpoint(node: Node, endpoints: list[Endpoint]) -> None:
