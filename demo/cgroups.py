@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from demo.waiting import wait_until
@@ -48,10 +50,20 @@ def remove(cgroup: Path) -> None:
     if not cgroup.exists():
         return
     _kill(cgroup)
-    wait_until(lambda: not any(processes(cgroup)), f"the processes in {cgroup} to end")
-    for folder in sorted((path for path in cgroup.rglob("*") if path.is_dir()), reverse=True):
-        folder.rmdir()
-    cgroup.rmdir()
+    folders = (path for path in (cgroup, *cgroup.rglob("*")) if path.is_dir())
+    for folder in sorted(folders, reverse=True):
+        wait_until(partial(_is_removed, folder), f"the processes in {folder} to end")
+
+
+def _is_removed(cgroup: Path) -> bool:
+    """Remove a cgroup unless something still runs in it: what is dying counts, though it is listed no more."""
+    try:
+        cgroup.rmdir()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 def _kill(cgroup: Path) -> None:

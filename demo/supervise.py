@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -64,11 +65,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def _run_and_remove(console: Console, folder: Path, cgroup: Path) -> tuple[int, inventory.Listing]:
-    """Run the scenes, then remove everything; return their exit code and what belonged to them.
-
-    Raises:
-        TimeoutError: a process of the demo does not die.
-    """
+    """Run the scenes, then remove everything; return their exit code and what belonged to them."""
     own: list[inventory.Listing] = []
     scenes = None
     try:
@@ -87,9 +84,15 @@ def _run_and_remove(console: Console, folder: Path, cgroup: Path) -> tuple[int, 
         if scenes is not None:
             scenes.kill()
             scenes.wait()
-        cgroups.remove(cgroup)
-        shutil.rmtree(folder, ignore_errors=True)  # what is left of it, the comparison finds
+        _remove(folder, cgroup)
     return result, inventory.joined(own)
+
+
+def _remove(folder: Path, cgroup: Path) -> None:
+    """Remove the cgroups and the folder as far as that is possible: what is left the comparison finds."""
+    with suppress(TimeoutError):
+        cgroups.remove(cgroup)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(folder: Path, cgroup: Path) -> subprocess.Popen[bytes]:
