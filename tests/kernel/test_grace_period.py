@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from kubeproxy_ebpf.datapath import grace_period
 from kubeproxy_ebpf.datapath.grace_period import GracePeriod
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
@@ -63,7 +62,7 @@ def test_map_is_used_where_membarrier_does_not_help(
     monkeypatch: pytest.MonkeyPatch, cpus: int, *, refused: bool
 ) -> None:
     """With one CPU membarrier does nothing, and some kernels refuse it: then a map of maps is updated."""
-    monkeypatch.setattr(grace_period.os, "sysconf", lambda _name: cpus)
+    monkeypatch.setattr("os.sysconf", lambda _name: cpus)
     monkeypatch.setattr(syscalls, "membarrier", lambda: not refused)
     updates = []
     monkeypatch.setattr(syscalls, "map_update", lambda *arguments: updates.append(arguments))

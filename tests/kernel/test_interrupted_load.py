@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def test_upgrade_killed_at_every_step_is_mended(load: Loader, scratch_cgroup: Pa
     complete = pinned_ids(pin_folder).keys()
     for step in range(len(steps)):
         larger = 66 + step
-        run_until_killed(lambda size=larger: load(frontends=size, services=size, affinity=size), step)
+        run_until_killed(partial(load, frontends=larger, services=larger, affinity=larger), step)
         programs = attached_programs(scratch_cgroup)
         assert {hook: len(ids) for hook, ids in programs.items()} == dict.fromkeys(HOOKS, 1), steps[step]
         datapath = load(frontends=larger, services=larger, affinity=larger)

@@ -12,6 +12,7 @@ import pytest
 
 from kubeproxy_ebpf.datapath import loader
 from kubeproxy_ebpf.datapath.errors import LockedError
+from kubeproxy_ebpf.datapath.pins import PinFolder
 from tests.kernel.conftest import Loader, Starter
 from tests.kernel.state import kernel_state
 
@@ -53,7 +54,7 @@ def test_waiting_agent_loads_anew_after_an_unload(load: Loader, pin_folder: Path
     loaded = []
     waiter = threading.Thread(target=lambda: loaded.append(load(lock_timeout=30)))
     waiter.start()
-    loader.PinFolder(pin_folder).remove_all()
+    PinFolder(pin_folder).remove_all()
     first.close()
     waiter.join()
     assert not loaded[0].restored
