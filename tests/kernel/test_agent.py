@@ -4,24 +4,22 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from kubeproxy_ebpf.datapath import loader
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 from tests.kernel.agent_process import AgentProcess, Manifests, endpoint_slice, node, service, wait_until
+from tests.kernel.clients import after, connect_without_end, outcome, stream_without_end
 from tests.kernel.conftest import PodFactory, Starter
 from tests.kernel.namespaces import Namespace
-from tests.kernel.processes import Background, run_in
-from tests.kernel.servers import tcp_ask, tcp_server
+from tests.kernel.processes import run_in
+from tests.kernel.servers import tcp_server
 from tests.kernel.state import Listing, attached_programs, eventually, pinned_ids
 
 NODE_ADDRESS, OTHER_NODE_ADDRESS = "10.1.0.1", "10.1.0.2"
@@ -80,14 +78,6 @@ def ask(client: Namespace, scratch_cgroup: Path) -> Ask:
     return ask_
 
 
-def outcome(address: str, port: int) -> str:
-    """Return the name of the server that answers, or that of the error."""
-    try:
-        return tcp_ask(address, port, timeout=2).split()[0]
-    except OSError as error:
-        return type(error).__name__
-
-
 def answers(client: Namespace, cgroup: Path, count: int = MANY) -> set[str]:
     """Return everything that came of some connections to the Service, from one process in the client pod."""
 
@@ -110,46 +100,6 @@ def contents(pin_folder: Path) -> dict[str, str]:
             entries = b"".join(key + value for key, value in sorted(store.entries(name)))
             digests[name.value] = hashlib.sha256(entries).hexdigest()
         return digests
-
-
-class Progress(NamedTuple):
-    """What a busy client has seen. ``began`` is CLOCK_MONOTONIC seconds, of its latest step."""
-
-    began: float
-    answers: Counter[str]
-
-
-def connect_without_end(address: str, port: int) -> Iterator[Progress]:
-    """Make new connections, one after the other; yield what came of all of them, every now and then."""
-    seen: Counter[str] = Counter()
-    while True:
-        began = time.monotonic()
-        for _ in range(20):
-            seen[outcome(address, port)] += 1
-        yield Progress(began, seen)
-
-
-def stream_without_end(address: str, port: int) -> Iterator[Progress]:
-    """Exchange lines over one connection; yield its server and how many, every now and then."""
-    with socket.create_connection((address, port), timeout=5) as connection:
-        reader = connection.makefile("rb")
-        server = reader.readline().split()[0].decode()
-        seen: Counter[str] = Counter()
-        while True:
-            began = time.monotonic()
-            for number in range(100):
-                connection.sendall(b"%d\n" % number)
-                assert reader.readline() == b"%d\n" % number
-                seen[server] += 1
-            yield Progress(began, seen)
-
-
-def after(busy: Background, moment: float) -> Progress:
-    """Return the first progress of which the latest step began after a moment."""
-    while True:
-        progress: Progress = busy.next()
-        if progress.began > moment:
-            return progress
 
 
 @pytest.mark.parametrize("restarts", [False, True], ids=["cold start", "restart"])
