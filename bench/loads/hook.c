@@ -73,6 +73,7 @@ static void trial_run(const struct trial *trial, unsigned int round, unsigned in
 int main(int argc, char **argv)
 {
 	unsigned int rounds, connects, trials = argc - 3;
+	unsigned int order[argc];
 	struct trial *trial;
 	uint64_t *times;
 
@@ -85,7 +86,9 @@ int main(int argc, char **argv)
 	for (unsigned int i = 0; i < trials; i++)
 		trial[i] = trial_parse(argv[3 + i]);
 	processor_keep();
-	for (unsigned int round = 0; round < rounds; round++)
+	for (unsigned int round = 0; round < rounds; round++) {
+		order_shuffle(order, trials, round);
 		for (unsigned int i = 0; i < trials; i++)
-			trial_run(&trial[(i + round) % trials], round, connects, times);
+			trial_run(&trial[order[i]], round, connects, times);
+	}
 }

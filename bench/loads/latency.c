@@ -2,9 +2,10 @@
 /*
  * How long connect() and close() of a TCP connection take, side by side.
  * usage: latency ROUNDS CONNECTIONS SERVER-PORT SERVER-NETNS:SIDE...
- * Prints a line "round side median p90" (nanoseconds) as each side's turn in a round ends; each round begins
- * with another side. Nobody accepts during a turn, so that no wake-up of another process is measured: the whole
- * way there and back runs on one processor. After the turn every connection is accepted and asked where it came out.
+ * Prints a line "round side median p90" (nanoseconds) as each side's turn in a round ends,
+ * in another order in every round. Nobody accepts during a turn, so that no wake-up of another process is measured: the
+ * whole way there and back runs on one processor. After the turn every connection is accepted and asked where it came
+ * out.
  */
 #include "side.h"
 
@@ -95,6 +96,7 @@ static void match_run(struct match *match, unsigned int round, unsigned int conn
 int main(int argc, char **argv)
 {
 	unsigned int rounds, connections, sides = argc - 4;
+	unsigned int order[argc];
 	struct match *matches;
 
 	if (argc < 5)
@@ -107,7 +109,9 @@ int main(int argc, char **argv)
 	for (unsigned int i = 0; i < sides; i++)
 		match_parse(matches, i, argv[4 + i], connections, atoi(argv[3]));
 	processor_keep();
-	for (unsigned int round = 0; round <= rounds; round++)
+	for (unsigned int round = 0; round <= rounds; round++) {
+		order_shuffle(order, sides, round);
 		for (unsigned int i = 0; i < sides; i++)
-			match_run(&matches[(i + round) % sides], round, connections);
+			match_run(&matches[order[i]], round, connections);
+	}
 }

@@ -2,13 +2,16 @@
 /*
  * How many short connections (connect, ask, answer, close) are done in a second, side by side.
  * usage: rate ROUNDS MILLISECONDS THREADS SIDE...
- * Prints a line "round side connections-a-second next-source" as each side's turn in a round ends. Every answer is
+ * Prints a line "round side connections-a-second" as each side's turn in a round ends. Every answer is
  * checked.
  */
 #include "side.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
+
+/* What closed connections still cost must be paid in their own turn, or in nobody's. */
+enum { WARM_UP_US = 50000, REST_US = 50000 };
 
 struct worker {
 	const struct side *side;
@@ -28,7 +31,6 @@ static void *work(void *argument)
 	while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
 		const struct target *target = side_pick(worker->side, &state);
 		int fd = socket_bind_next(atomic_fetch_add(&next_source, 1));
-
 		in_addr_t answer = 0;
 
 		target_connect(worker->side, target, fd);
@@ -44,30 +46,35 @@ static void *work(void *argument)
 static void side_run(struct side *side, unsigned int round, unsigned int milliseconds, unsigned int threads)
 {
 	struct worker workers[threads];
-	uint64_t start;
+	uint64_t start, time, counted;
 
 	side_enter(side);
 	atomic_store(&next_source, side->next_source);
 	atomic_store(&done, 0);
 	atomic_store(&stop, false);
-	start = now_ns();
 	for (unsigned int i = 0; i < threads; i++) {
 		workers[i] = (struct worker){.side = side, .seed = random_seed(round * threads + i)};
 		if (pthread_create(&workers[i].thread, NULL, work, &workers[i]))
 			die("cannot start a thread");
 	}
+	usleep(WARM_UP_US);
+	counted = atomic_load(&done);
+	start = now_ns();
 	usleep(milliseconds * 1000);
+	counted = atomic_load(&done) - counted;
+	time = now_ns() - start;
 	atomic_store(&stop, true);
 	for (unsigned int i = 0; i < threads; i++)
 		pthread_join(workers[i].thread, NULL);
 	side->next_source = atomic_load(&next_source);
-	printf("%u %s %.0f %lu\n", round, side->name, done * 1e9 / (now_ns() - start), side->next_source);
+	printf("%u %s %.0f\n", round, side->name, counted * 1e9 / time);
 	fflush(stdout);
+	usleep(REST_US);
 }
 
 int main(int argc, char **argv)
 {
-	unsigned int sides = argc - 4;
+	unsigned int sides = argc - 4, order[argc];
 	struct side *side;
 
 	if (argc < 5)
@@ -75,7 +82,9 @@ int main(int argc, char **argv)
 	side = calloc(sides, sizeof(*side));
 	for (unsigned int i = 0; i < sides; i++)
 		side[i] = side_parse(argv[4 + i]);
-	for (unsigned int round = 0; round < (unsigned int)atoi(argv[1]); round++)
+	for (unsigned int round = 0; round < (unsigned int)atoi(argv[1]); round++) {
+		order_shuffle(order, sides, round);
 		for (unsigned int i = 0; i < sides; i++)
-			side_run(&side[(i + round) % sides], round, atoi(argv[2]), atoi(argv[3]));
+			side_run(&side[order[i]], round, atoi(argv[2]), atoi(argv[3]));
+	}
 }

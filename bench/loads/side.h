@@ -149,6 +149,20 @@ static inline uint64_t random_seed(unsigned int round)
 	return 0x9e3779b97f4a7c15ull * (round + 1);
 }
 
+/* Another order in every round: whoever comes after a side may find its mess, so that must not always be the same one.
+ */
+static inline void order_shuffle(unsigned int *order, unsigned int sides, unsigned int round)
+{
+	uint64_t state = random_seed(round);
+
+	for (unsigned int i = 0; i < sides; i++) {
+		unsigned int other = random_next(&state) % (i + 1);
+
+		order[i] = order[other];
+		order[other] = i;
+	}
+}
+
 static inline const struct target *side_pick(const struct side *side, uint64_t *state)
 {
 	return &side->targets[random_next(state) % side->count];
