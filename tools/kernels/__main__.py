@@ -20,6 +20,7 @@ from tools.kernels.report import KernelReport, document, read_report, terminal_t
 
 CHECKOUT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("kernels.txt")
+RESULTS = CHECKOUT / ".kernels"
 DOCUMENT = CHECKOUT / "docs" / "kernels.md"
 LIMIT = 3600.0  # seconds, for one kernel
 TEST_LIMIT = 900  # seconds, for one test: everything is 10 to 30 times slower there
@@ -59,10 +60,10 @@ def wanted_kernels(series: list[str]) -> list[Wanted]:
     return [listed[name] for name in series or listed]
 
 
-def test(kernel: Kernel, command: str, folder: Path) -> KernelReport:
-    """Run a command on a kernel; `folder` gets its console and its results."""
-    console = folder / f"{kernel.release}.console"
-    results = folder / kernel.release
+def test(kernel: Kernel, command: str) -> KernelReport:
+    """Run a command on a kernel; its console and its results stay in RESULTS."""
+    console = RESULTS / f"{kernel.release}.console"
+    results = RESULTS / kernel.release
     script = GUEST.format(checkout=shlex.quote(str(CHECKOUT)), python=sys.executable, command=command)
     print(f"{kernel.release}: running; console in {console}", flush=True)
     result = run_in(kernel, script, console=console, results=results, limit=LIMIT)
@@ -78,14 +79,13 @@ def test(kernel: Kernel, command: str, folder: Path) -> KernelReport:
 def run(arguments: argparse.Namespace) -> int:
     """Run everything that was asked for; 1 if anything failed."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubeproxy-ebpf" / "kernels"
-    folder = cache / "results"
-    folder.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
     kernels = KernelCache(cache)
     command = arguments.run or f"{sys.executable} {PYTEST.format(limit=TEST_LIMIT, tests=arguments.tests)}"
     reports = []
     for wanted in wanted_kernels(arguments.series):
         try:
-            reports.append(test(kernels.get(wanted.series, wanted.debian), command, folder))
+            reports.append(test(kernels.get(wanted.series, wanted.debian), command))
         except (MachineError, KernelPackageError) as error:
             reports.append(KernelReport(wanted.series, "not known", failed={"the machine": str(error)}))
         print(terminal_table(reports[-1:]), flush=True)
