@@ -9,7 +9,7 @@
  */
 #include "side.h"
 
-static const uint64_t LOST_NS = 500 * 1000000ull; /* a packet that had to be sent again takes a second */
+static const uint64_t LOST_NS = 950 * 1000000ull; /* a packet that has to be sent again takes a second */
 
 struct match {
 	struct side side;
