@@ -202,6 +202,10 @@ IPPROTO_MPTCP = 262
 @pytest.mark.parametrize(("address", "endpoint"), [(CLUSTER, "10.1.1.1"), (CLUSTER_V6, "fd00:1::11")])
 def test_multipath_tcp_is_tcp(node: Node, address: str, endpoint: str) -> None:
     """Its sockets reach TCP Services, and see them as their peers; also where the kernel asks for their subflows."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP).close()
+    except OSError:
+        pytest.skip("kernel: no multipath TCP")
     node.maps.frontend(node.maps.service([node.serve_tcp("server", endpoint)]), address, 80)
 
     def multipath() -> tuple[str, tuple[str, int]]:
