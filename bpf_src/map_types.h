@@ -152,7 +152,7 @@ struct peer_name {
 };
 
 enum {
-	SOCKET_ORIGINS = 8,           /* frontends that a UDP socket remembers at no cost */
+	SOCKET_ORIGINS = 8,           /* frontends that a UDP socket remembers by itself; a power of two */
 	SOCKET_OVERFLOW_LIMIT = 1024, /* displaced ones that one socket may have in socket_origins_overflow */
 };
 

@@ -30,6 +30,13 @@ static __always_inline bool entry_is_backend(const struct socket_origin *entry, 
 	return entry->backend_port == port && address_equal(&entry->backend, address);
 }
 
+/* An entry by its number; bounded where the verifier sees it, however the compiler came to it. */
+static __always_inline struct socket_origin *socket_origin_entry(struct socket_origins *storage, __u64 number)
+{
+	asm volatile("%0 &= %1" : "+r"(number) : "i"(SOCKET_ORIGINS - 1));
+	return &storage->entries[number];
+}
+
 /*
  * Chooses the entry of a storage for a pair: its own, a free one, or the one used least recently.  Another
  * backend of the same frontend is no longer current.
@@ -68,9 +75,7 @@ static __noinline int socket_origin_remember(struct bpf_sock_addr *ctx, const st
 	if (!storage)
 		return -1;
 	place = socket_origin_place(storage, pair);
-	if (place >= SOCKET_ORIGINS)
-		return -1;
-	entry = &storage->entries[place];
+	entry = socket_origin_entry(storage, place);
 	if (place >= storage->count)
 		storage->count = place + 1;
 	else if (!entry_is_backend(entry, &pair->backend, pair->backend_port) ||
@@ -114,7 +119,7 @@ static __always_inline struct socket_origin *socket_origin_of(struct socket_orig
 			latest_used = entry->used;
 		}
 	}
-	return latest < SOCKET_ORIGINS ? &storage->entries[latest] : NULL;
+	return latest < SOCKET_ORIGINS ? socket_origin_entry(storage, latest) : NULL;
 }
 
 #endif
