@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only the programs write, and people read: affinity, events, reasons."""
+
+from __future__ import annotations
+
+import sys
+from struct import Struct
+from typing import Final, NamedTuple
+
+from kubeproxy_ebpf.model.address import MAPPED, Address
+
+REASONS: Final = (
+    "none",
+    "no_endpoints",
+    "no_local_endpoints",
+    "source_not_allowed",
+    "unknown_port",
+    "unallocated_address",
+    "loopback_source",
+    "socket_origins_full",
+    "missing_entry",
+)
+"""enum reason, by number."""
+
+_AFFINITY_KEY = Struct("=I4x16s")
+_AFFINITY_RECORD = Struct("=IIQ")
+_EVENT = Struct("=QQQ16s16s2s2sBBBxII16s")
+
+
+class AffinityEntry(NamedTuple):
+    """One client's record. ``client`` is an address, or a network namespace cookie at sockets."""
+
+    service: int
+    client: Address | int
+    backend: int
+    generation: int
+    last_connection: int
+    """Nanoseconds since boot."""
+
+
+class Event(NamedTuple):
+    """One event of the ring buffer. ``time`` is in nanoseconds since boot."""
+
+    time: int
+    socket_cookie: int
+    netns_cookie: int
+    destination: Address
+    destination_port: int
+    endpoint: Address
+    endpoint_port: int
+    protocol: int
+    verdict: int
+    reason: int
+    service: int
+    backend: int
+    command: str
+
+
+def unpack_affinity(key: bytes, value: bytes) -> AffinityEntry:
+    """Unpack a record of ``affinity``."""
+    service, client = _AFFINITY_KEY.unpack(key)
+    backend, generation, last = _AFFINITY_RECORD.unpack(value)
+    is_address = client.startswith(MAPPED) or any(client[:8])
+    who = Address(client) if is_address else int.from_bytes(client[8:], sys.byteorder)
+    return AffinityEntry(service, who, backend, generation, last)
+
+
+def unpack_event(data: bytes) -> Event:
+    """Unpack an event."""
+    time, socket, netns, to, endpoint, to_port, endpoint_port, *rest, command = _EVENT.unpack(data)
+    protocol, verdict, reason, service, backend = rest
+    return Event(
+        time,
+        socket,
+        netns,
+        Address(to),
+        int.from_bytes(to_port, "big"),
+        Address(endpoint),
+        int.from_bytes(endpoint_port, "big"),
+        protocol,
+        verdict,
+        reason,
+        service,
+        backend,
+        command.rstrip(b"\0").decode(errors="replace"),
+    )
