@@ -17,7 +17,7 @@ from kubeproxy_ebpf import map_schema
 from kubeproxy_ebpf.backoff import Backoff
 from kubeproxy_ebpf.layout.audit import audit
 from kubeproxy_ebpf.layout.changes import ArrayMap
-from kubeproxy_ebpf.layout.errors import CapacityError
+from kubeproxy_ebpf.layout.errors import LayoutError
 from kubeproxy_ebpf.layout.layout import Batch, Layout
 from kubeproxy_ebpf.layout.node_settings import differs_in_prefixes, withdraw_prefixes, write_settings
 from kubeproxy_ebpf.map_schema import SettingsEntry
@@ -106,7 +106,7 @@ class Reconciler:
 
     def readers_are_gone(self) -> None:
         """Take back what was out of use when the grace period began that has now passed."""
-        self._layout.grace_passed()
+        self._apply(self._layout.grace_passed(), ())
         self._grace_period_runs = False
         self._rest()
 
@@ -121,7 +121,7 @@ class Reconciler:
         for failure in failed:
             _log_failure(failure)
         for error in batch.errors:
-            self._log_capacity(error)
+            self._log_refusal(error)
             again.add(error.service)
         for name in names:
             if name not in again and name in self._retries:
@@ -156,7 +156,7 @@ class Reconciler:
         for problem in problems:
             _log.warning("service_problem", service=str(name), problem=problem)
 
-    def _log_capacity(self, error: CapacityError) -> None:
+    def _log_refusal(self, error: LayoutError) -> None:
         if error.service not in self._retries:
             _log.error("service_not_served", service=str(error.service), map=error.map_name, reason=str(error))
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from kubeproxy_ebpf import map_schema
-from kubeproxy_ebpf.layout.entries import PlacedSet, PortEntries
-from kubeproxy_ebpf.layout.restore import Found, find
+from kubeproxy_ebpf.layout.found import Found, PortEntries
+from kubeproxy_ebpf.layout.restore import find
+from kubeproxy_ebpf.layout.states import PlacedSet
 from kubeproxy_ebpf.map_schema import BackendEntry
 from kubeproxy_ebpf.map_store import MapStore
 from kubeproxy_ebpf.model.address import Address, format_address

@@ -1,73 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entries of ``addresses``: kind bits, as many Services may give one address theirs."""
+"""Who wants which kind bit of which address: an entry of ``addresses`` is the OR over all Services."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 
 from kubeproxy_ebpf import map_schema as schema
-from kubeproxy_ebpf.layout.changes import Change, DeleteEntry, HashMap, InsertEntry, Phase
 from kubeproxy_ebpf.model.address import Address
 
-Kinds = Iterable[tuple[Address, int]]
-"""Addresses, each with one kind bit."""
+Kind = tuple[Address, int]
+"""An address with one kind bit."""
+
+KNOWN_KINDS = schema.ADDRESS_CLUSTER_IP | schema.ADDRESS_EXTERNAL | schema.ADDRESS_NODE | schema.ADDRESS_EXCLUDED
+_COUNT_BITS = 32
+_SHIFTS = tuple((kind, (kind.bit_length() - 1) * _COUNT_BITS) for kind in (1, 2, 4, 8))
+_ONE_MORE = {kind: 1 << shift for kind, shift in _SHIFTS}
+_ANY = {kind: ((1 << _COUNT_BITS) - 1) << shift for kind, shift in _SHIFTS}
 
 
 class AddressKinds:
-    """Counts who wants which kind bit, and knows what is in the map."""
+    """Counts who wants what. The counts of an address are one number, 32 bits for each kind."""
 
     def __init__(self) -> None:
-        """Start with an empty map."""
-        self._wanted: Counter[tuple[Address, int]] = Counter()
-        self._bits: dict[Address, int] = {}
-        self._written: dict[Address, int] = {}
+        """Start with nobody wanting anything."""
+        self._counts: dict[Address, int] = {}
 
-    @property
-    def written(self) -> Mapping[Address, int]:
-        """What is in the map."""
-        return self._written
+    def kinds(self, address: Address) -> int:
+        """Return the kind bits of an address."""
+        count = self._counts.get(address, 0)
+        return sum(kind for kind, any_ in _ANY.items() if count & any_) if count else 0
 
-    def restore(self, written: Mapping[Address, int]) -> None:
-        """Start over with what the map holds; nobody wants anything of it yet."""
-        self._written = dict(written)
+    def acquire(self, kind: Kind) -> None:
+        """Somebody wants a kind."""
+        address, bit = kind
+        self._counts[address] = self._counts.get(address, 0) + _ONE_MORE[bit]
 
-    def replace(self, old: Kinds, new: Kinds) -> set[Address]:
-        """Take over what somebody wants now; return the addresses that this touches."""
-        touched = set()
-        for address, kind in new:
-            self._wanted[address, kind] += 1
-            self._bits[address] = self._bits.get(address, 0) | kind
-            touched.add(address)
-        for address, kind in old:
-            self._wanted[address, kind] -= 1
-            if not self._wanted[address, kind]:
-                del self._wanted[address, kind]
-                self._bits[address] &= ~kind
-            touched.add(address)
-        return touched
+    def release(self, kind: Kind) -> None:
+        """Somebody who wanted a kind wants it no more."""
+        address, bit = kind
+        count = self._counts[address] - _ONE_MORE[bit]
+        if count:
+            self._counts[address] = count
+        else:
+            del self._counts[address]
 
-    def changes(self, touched: Iterable[Address]) -> list[Change]:
-        """Return what must be written of these addresses."""
-        changes: list[Change] = []
-        for address in touched:
-            wanted, written = self._bits.get(address, 0), self._written.get(address, 0)
-            if wanted and wanted != written:
-                value = schema.pack_u32(wanted)
-                changes.append(InsertEntry(Phase.ANNOUNCE, HashMap.ADDRESSES, address, value))
-            elif written and not wanted:
-                changes.append(DeleteEntry(Phase.CONCEAL, HashMap.ADDRESSES, address))
-        return changes
+    def __iter__(self) -> Iterator[Address]:
+        """Yield every address that somebody wants."""
+        return iter(self._counts)
 
-    def commit(self, touched: Iterable[Address], failed: Iterable[Address]) -> None:
-        """Note that these addresses were written, but for those that failed."""
-        for address in set(touched) - set(failed):
-            if self._bits.get(address):
-                self._written[address] = self._bits[address]
-            else:
-                self._bits.pop(address, None)
-                self._written.pop(address, None)
 
-    def leftovers(self) -> list[Address]:
-        """Return the addresses in the map that nobody wants."""
-        return [address for address in self._written if not self._bits.get(address)]
+def bits(kinds: int) -> list[int]:
+    """Return the single bits of some kinds."""
+    return [kind for kind in _ONE_MORE if kinds & kind]

@@ -15,6 +15,8 @@ from typing import NamedTuple
 class ArrayMap(enum.Enum):
     """Arrays that user space writes through shared memory."""
 
+    __hash__ = object.__hash__  # members are one of a kind; Enum's hashes the name, in Python
+
     SERVICES = "services"
     SLOTS = "slots"
     BACKENDS = "backends"
@@ -24,6 +26,8 @@ class ArrayMap(enum.Enum):
 
 class HashMap(enum.Enum):
     """Maps with keys, written by system call."""
+
+    __hash__ = object.__hash__
 
     ADDRESSES = "addresses"
     FRONTENDS = "frontends"
@@ -39,19 +43,26 @@ class Phase(enum.IntEnum):
     GUARD = 1
     """Names and source ranges: there before a flag or a frontend asks for them."""
     PUBLISH = 2
-    """Words of live array entries: sets, flags."""
-    EXPOSE = 3
-    """Frontends."""
-    ANNOUNCE = 4
+    """Sets that have members, flags of backends, prefixes."""
+    RULE = 3
+    """Affinity and flags of services: a set is there before the policy that picks it."""
+    EMPTY = 4
+    """Sets that lost their last member: the policy, and the verdict without endpoints, are there before."""
+    EXPOSE = 5
+    """Frontends, and origins that change hands."""
+    ANNOUNCE = 6
     """Addresses: a ClusterIP refuses unknown ports only once its known ones answer."""
-    CONCEAL = 5
+    CONCEAL = 7
     """Addresses that go."""
-    WITHDRAW = 6
+    WITHDRAW = 8
     """Frontends that go."""
-    UNGUARD = 7
-    """Source ranges and names that go."""
-    RETIRE = 8
-    """Backends that stop serving: their generation moves on, after the sets without them are published."""
+    RETIRE = 9
+    """Backends that stop serving: their generation moves on, after the sets without them are published. Origins
+    without a frontend: nobody's."""
+    UNGUARD = 10
+    """A grace period later: source ranges and names that go, as nobody asks for them any more."""
+    RELEASE = 11
+    """A grace period later: backends that nobody can pick any more are marked as free."""
 
 
 class WriteEntries(NamedTuple):

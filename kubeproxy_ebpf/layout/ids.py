@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from kubeproxy_ebpf.layout.errors import MapFullError
-
 
 class IdPool:
     """Ids 1 to capacity - 1; id 0 stands for none.
@@ -16,36 +14,34 @@ class IdPool:
     as long as there are others, which keeps what outlives a grace period (names of peers) meaningful for longest.
     """
 
-    def __init__(self, map_name: str, capacity: int) -> None:
-        """Start with every id free."""
-        self._map_name = map_name
+    def __init__(self, capacity: int, first_unused: int = 1) -> None:
+        """Start with the ids from ``first_unused`` on free."""
         self._capacity = capacity
-        self._next = 1
+        self._next = min(first_unused, capacity)
         self._returned: deque[int] = deque()
+
+    @property
+    def available(self) -> int:
+        """How many ids can be taken."""
+        return self._capacity - self._next + len(self._returned)
 
     @property
     def in_use(self) -> int:
         """How many ids are handed out, those in a grace period among them."""
         return self._next - 1 - len(self._returned)
 
-    def restore(self, used: Iterable[int]) -> None:
-        """Start over with these ids handed out."""
-        taken = set(used)
-        self._next = max(taken, default=0) + 1
-        self._returned = deque(free for free in range(1, self._next) if free not in taken)
+    @property
+    def free(self) -> frozenset[int]:
+        """The ids that were given back."""
+        return frozenset(self._returned)
 
-    def take(self) -> int:
-        """Return an id that nobody has.
-
-        Raises:
-            MapFullError: there is none.
-        """
-        if self._next < self._capacity:
-            self._next += 1
-            return self._next - 1
-        if self._returned:
-            return self._returned.popleft()
-        raise MapFullError(self._map_name, self._capacity)
+    def take(self, count: int) -> list[int]:
+        """Return ids that nobody has; no more than are ``available``."""
+        fresh = min(count, self._capacity - self._next)
+        ids = list(range(self._next, self._next + fresh))
+        self._next += fresh
+        ids.extend(self._returned.popleft() for _ in range(count - fresh))
+        return ids
 
     def give_back(self, ids: Iterable[int]) -> None:
         """Take back ids that no reader can meet any more."""

@@ -1,165 +1,226 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the kernel's maps hold to what layout knows of them, however an agent before this one ended.
 
-Names tell which ids belong to which Service. What belongs to nobody, or is damaged, becomes garbage: changes that
-clear it away once every Service that may still claim it is known.
+Names tell which ids belong to which Service. What has no name, or is damaged, is kept apart until every Service that
+may claim it is known, and then cleared away. Nothing that the maps may hold makes this fail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from kubeproxy_ebpf import map_schema as schema
-from kubeproxy_ebpf.layout.changes import ArrayMap, Change, DeleteEntry, HashMap, Phase, PublishWord
-from kubeproxy_ebpf.layout.entries import PlacedSet, PortEntries
-from kubeproxy_ebpf.map_schema import EMPTY_SET, BackendEntry, OriginEntry, Set
+from kubeproxy_ebpf.layout.addresses import KNOWN_KINDS
+from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
+from kubeproxy_ebpf.layout.found import Found
+from kubeproxy_ebpf.layout.self_test import is_self_tests
+from kubeproxy_ebpf.layout.states import NO_SET, Owner, PlacedSet, PortState
+from kubeproxy_ebpf.map_schema import Set
 from kubeproxy_ebpf.map_store import MapStore
 from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.plan.service_plan import FrontendKind, ServicePortKey
 
-_NO_BACKEND = -1
-SELF_TEST_ORIGIN = 0
-"""The self-test's frontends lead here; they are left alone."""
+_CHUNK = 4096
+_KINDS = frozenset(map(int, FrontendKind))
 
 
-@dataclass(slots=True)
-class Found:
-    """What the maps hold."""
+class _Parts(NamedTuple):
+    """What belongs to each service id."""
 
-    ports: list[PortEntries] = field(default_factory=list)
-    backends: list[tuple[int, BackendEntry]] = field(default_factory=list)
-    """Every entry that ever was in use."""
-    addresses: dict[Address, int] = field(default_factory=dict)
-    garbage: list[Change] = field(default_factory=list)
+    names: dict[int, ServicePortKey]
+    namesakes: list[int]
+    backends: Mapping[int, list[int]]
+    frontends: Mapping[int, list[bytes]]
+    source_ranges: Mapping[int, list[bytes]]
+
+    def order(self) -> list[int]:
+        """Return the service ids; those with a name, then those that frontends lead to, first."""
+        used = {*self.names, *self.namesakes, *self.backends, *self.frontends, *self.source_ranges}
+        return sorted(used, key=lambda service: (service not in self.names, service not in self.frontends, service))
 
 
 def find(store: MapStore) -> Found:
-    """Read the maps. Nothing that they may hold makes this fail."""
+    """Read the maps."""
     found = Found()
-    ports = _named_ports(store, found)
-    _find_backends(store, found, ports)
-    _find_sets(store, ports)
-    _find_frontends(store, found, ports)
-    _find_source_ranges(store, found, ports)
-    found.addresses = {Address(key): schema.unpack_u32(value) for key, value in store.entries(HashMap.ADDRESSES)}
-    found.ports = list(ports.values())
+    found.backend_data = _used_part(store, ArrayMap.BACKENDS)
+    # A self-test that begins meanwhile has its frontend before its address: so its address is recognised.
+    addresses = list(store.entries(HashMap.ADDRESSES))
+    frontends, self_tests = _find_frontends(store, found)
+    names, namesakes = _find_names(store, found, frontends)
+    parts = _Parts(
+        names=names,
+        namesakes=namesakes,
+        backends=_find_backends(store, found),
+        frontends=frontends,
+        source_ranges=_find_source_ranges(store, found),
+    )
+    services, slots = _used_part(store, ArrayMap.SERVICES), _used_part(store, ArrayMap.SLOTS)
+    found.states = list(_states(found, parts, services, slots))
+    _find_addresses(addresses, found, self_tests)
+    _find_free(found, services, slots)
     return found
 
 
-def _named_ports(store: MapStore, found: Found) -> dict[int, PortEntries]:
-    ports: dict[int, PortEntries] = {}
-    seen: set[ServicePortKey] = set()
+def _used_part(store: MapStore, name: ArrayMap) -> bytes:
+    """Return an array up to its last entry that is not zero."""
+    data, size = store.array(name), schema.ENTRY_SIZES[name]
+    zeros, end = bytes(_CHUNK * size), len(data)
+    while end >= len(zeros) and data[end - len(zeros) : end] == zeros:
+        end -= len(zeros)
+    used = len(bytes(data[max(0, end - len(zeros)) : end]).rstrip(b"\0")) + max(0, end - len(zeros))
+    return bytes(data[: -(-used // size) * size])
+
+
+def _find_frontends(store: MapStore, found: Found) -> tuple[dict[int, list[bytes]], set[bytes]]:
+    """Find the frontends whose origins are theirs, by service id; and the addresses of the self-test."""
+    origins = list(schema.unpack_origins(_used_part(store, ArrayMap.ORIGINS)))
     capacity = store.capacity(ArrayMap.SERVICES)
-    for packed, value in sorted(store.entries(HashMap.SERVICE_NAMES)):
+    by_service: dict[int, list[bytes]] = defaultdict(list)
+    pointed: set[int] = set()
+    self_tests: set[bytes] = set()
+    for key, value in store.entries(HashMap.FRONTENDS):
+        origin = schema.unpack_u32(value)
+        if is_self_tests(key, origin):
+            self_tests.add(key[:16])
+            continue
+        pointed.add(origin)
+        frontend, service, kind = origins[origin] if 0 < origin < len(origins) else (b"", 0, 0)
+        if frontend != key or kind not in _KINDS or not 0 < service < capacity or not schema.unpack_frontend_key(key):
+            found.stray_keys.append((HashMap.FRONTENDS, key))
+            continue
+        found.owners[key] = Owner(origin, service, kind)
+        by_service[service].append(key)
+    owned = {owner.origin for owner in found.owners.values()}
+    for origin, (_, service, kind) in enumerate(origins):
+        if origin and origin not in owned:
+            is_stray = service or kind or origin in pointed
+            (found.stray_origins if is_stray else found.free.origins).append(origin)
+    found.first_unused[ArrayMap.ORIGINS.value] = max(1, len(origins))
+    return by_service, self_tests
+
+
+def _find_names(
+    store: MapStore, found: Found, frontends: Mapping[int, list[bytes]]
+) -> tuple[dict[int, ServicePortKey], list[int]]:
+    """Find whose each service id is. Of namesakes, as a crash can leave them, the one with frontends counts."""
+    ids: dict[ServicePortKey, list[int]] = defaultdict(list)
+    for packed, value in store.entries(HashMap.SERVICE_NAMES):
         service, key = schema.unpack_u32(packed), schema.unpack_name(value)
-        if key is None or key in seen or not 0 < service < capacity:
-            found.garbage.append(DeleteEntry(Phase.UNGUARD, HashMap.SERVICE_NAMES, packed))
-            continue
-        seen.add(key)
-        ports[service] = PortEntries(key, service, named=True)
-    return ports
-
-
-def _find_backends(store: MapStore, found: Found, ports: Mapping[int, PortEntries]) -> None:
-    data = store.array(ArrayMap.BACKENDS)
-    for number, entry in enumerate(schema.unpack_backends(data[: _used(data, ArrayMap.BACKENDS)])):
-        if number == 0 or not (entry.generation or entry.flags):
-            continue
-        found.backends.append((number, entry))
-        if not entry.flags & schema.BACKEND_ALLOCATED:
-            continue
-        port = ports.get(entry.service)
-        endpoint = entry.address, entry.port
-        if port is None or endpoint in port.backends:
-            generation = (entry.generation + 1) & 0xFFFFFFFF
-            word = schema.backend_state_word(generation, 0, entry.port)
-            found.garbage.append(
-                PublishWord(Phase.RETIRE, ArrayMap.BACKENDS, number, schema.BACKEND_STATE_OFFSET, word)
-            )
-            found.backends[-1] = number, entry._replace(generation=generation, flags=0)
+        if key is None or not 0 < service < store.capacity(ArrayMap.SERVICES):
+            found.stray_keys.append((HashMap.SERVICE_NAMES, packed))
         else:
-            port.backends[endpoint] = number
+            ids[key].append(service)
+    names, namesakes = {}, []
+    for key, services in ids.items():
+        chosen = min(services, key=lambda service: (-len(frontends.get(service, ())), service))
+        names[chosen] = key
+        namesakes += [service for service in services if service != chosen]
+    return names, namesakes
 
 
-def _find_sets(store: MapStore, ports: Mapping[int, PortEntries]) -> None:
-    services, slots = store.array(ArrayMap.SERVICES), store.array(ArrayMap.SLOTS)
-    wanted: list[tuple[Set, PortEntries, bool]] = []
-    for port in ports.values():
-        size = schema.ENTRY_SIZES[ArrayMap.SERVICES]
-        entry = schema.unpack_service(services[port.service * size : (port.service + 1) * size])
-        port.affinity_seconds, port.flags = entry.affinity_seconds, entry.flags
-        wanted += [(entry.cluster_set, port, False), (entry.local_set, port, True)]
-    end = 1
-    for place, port, is_local in sorted(wanted, key=lambda item: item[0]):
-        placed = _read_set(slots, place, port, end, store.capacity(ArrayMap.SLOTS))
-        end = max(end, placed.place.base + placed.place.length)
-        if is_local:
-            port.local = placed
+def _find_backends(store: MapStore, found: Found) -> dict[int, list[int]]:
+    """Find the backends that are in use, by service id."""
+    by_service: dict[int, list[int]] = defaultdict(list)
+    capacity, allocated = store.capacity(ArrayMap.SERVICES), schema.BACKEND_ALLOCATED
+    free = found.free.free_backends
+    for number, (_, service, _, _, flags, _) in enumerate(schema.unpack_owners(found.backend_data)):
+        if not flags & allocated:
+            free.append(number)
+        elif 0 < service < capacity:
+            by_service[service].append(number)
         else:
-            port.cluster = placed
+            found.free.backends.append(number)
+    for numbers in (free, found.free.backends):
+        if numbers and numbers[0] == 0:
+            del numbers[0]
+    found.first_unused[ArrayMap.BACKENDS.value] = max(1, len(found.backend_data) // schema.BACKEND_SIZE)
+    return by_service
 
 
-def _read_set(slots: memoryview, place: Set, port: PortEntries, end: int, capacity: int) -> PlacedSet:
-    """Read a set; one that is damaged differs from every plan, so that it is written anew."""
-    if place == EMPTY_SET:
-        return PlacedSet()
-    broken = PlacedSet(Set(place.base, 0), (_NO_BACKEND,))
-    if place.length == 0 or place.base < end or place.base + place.length > capacity:
-        return broken
-    size = schema.ENTRY_SIZES[ArrayMap.SLOTS]
-    backends = schema.unpack_slots(slots[place.base * size : (place.base + place.length) * size])
-    if set(backends) - set(port.backends.values()):
-        return broken
-    return PlacedSet(place, tuple(backends))
-
-
-def _find_frontends(store: MapStore, found: Found, ports: Mapping[int, PortEntries]) -> None:
-    origins = store.array(ArrayMap.ORIGINS)
-    seen: set[int] = set()
-    for packed, value in store.entries(HashMap.FRONTENDS):
-        origin, key = schema.unpack_u32(value), schema.unpack_frontend_key(packed)
-        if origin == SELF_TEST_ORIGIN:
-            continue
-        entry = _origin_entry(origins, origin)
-        port = ports.get(entry.service) if entry else None
-        kind = _kind(entry) if entry else None
-        if key is None or port is None or kind is None or origin in seen or entry is None or entry.key != packed:
-            found.garbage.append(DeleteEntry(Phase.WITHDRAW, HashMap.FRONTENDS, packed))
-            continue
-        seen.add(origin)
-        port.origins[key] = origin, kind
-
-
-def _origin_entry(origins: memoryview, origin: int) -> OriginEntry | None:
-    size = schema.ENTRY_SIZES[ArrayMap.ORIGINS]
-    data = origins[origin * size : (origin + 1) * size]
-    return schema.unpack_origin(data) if len(data) == size else None
-
-
-def _kind(entry: OriginEntry) -> FrontendKind | None:
-    try:
-        return FrontendKind(entry.kind)
-    except ValueError:
-        return None
-
-
-def _find_source_ranges(store: MapStore, found: Found, ports: Mapping[int, PortEntries]) -> None:
-    for packed, _ in store.entries(HashMap.SOURCE_RANGES):
-        service, prefix = schema.unpack_source_range(packed)
-        port = ports.get(service)
-        if port is None:
-            found.garbage.append(DeleteEntry(Phase.UNGUARD, HashMap.SOURCE_RANGES, packed))
+def _find_source_ranges(store: MapStore, found: Found) -> dict[int, list[bytes]]:
+    by_service: dict[int, list[bytes]] = defaultdict(list)
+    for key, _ in store.entries(HashMap.SOURCE_RANGES):
+        service, _ = schema.unpack_source_range(key)
+        if 0 < service < store.capacity(ArrayMap.SERVICES):
+            by_service[service].append(key)
         else:
-            port.source_ranges |= {prefix}
+            found.stray_keys.append((HashMap.SOURCE_RANGES, key))
+    return by_service
 
 
-def _used(data: memoryview, name: ArrayMap) -> int:
-    """Return how many bytes there are up to the last entry that is not zero."""
-    size = schema.ENTRY_SIZES[name]
-    chunk = 4096 * size
-    end = len(data)
-    zeros = bytes(chunk)
-    while end >= chunk and data[end - chunk : end] == zeros:
-        end -= chunk
-    return end
+def _states(found: Found, parts: _Parts, services: bytes, slots: bytes) -> Iterable[PortState]:
+    """Yield what belongs to each service id. A range of slots belongs to one set only."""
+    taken = bytearray(len(slots) // schema.SLOT_SIZE)
+    size, none = schema.SERVICE_SIZE, bytes(schema.SERVICE_SIZE)
+    for service in parts.order():
+        key = parts.names.get(service)
+        data = services[service * size : (service + 1) * size] or none
+        entry = schema.unpack_service(data)
+        is_reachable = key is not None or service in parts.frontends
+        cluster = _find_set(entry.cluster_set, slots, taken) if is_reachable else NO_SET
+        local = _find_set(entry.local_set, slots, taken) if is_reachable else NO_SET
+        backends = parts.backends.get(service, [])
+        yield PortState(
+            key=key,
+            service=service,
+            affinity_seconds=entry.affinity_seconds,
+            flags=entry.flags,
+            cluster=cluster,
+            local=local,
+            backends=tuple(backends),
+            entries=_entries(found.backend_data, backends),
+            frontends=tuple(parts.frontends.get(service, ())),
+            source_ranges=frozenset(parts.source_ranges.get(service, ())),
+        )
+
+
+def _find_set(place: Set, slots: bytes, taken: bytearray) -> PlacedSet:
+    """Read a set. One whose range is not its own has no backends, so that it is another than any that is wanted."""
+    base, length = place
+    if not place.word:
+        return NO_SET
+    end = base + length
+    if not length or not base or end > len(taken) or taken.find(1, base, end) >= 0:
+        return PlacedSet(place)
+    taken[base:end] = b"\1" * length
+    size = schema.SLOT_SIZE
+    return PlacedSet(place, tuple(schema.unpack_slots(slots[base * size : end * size])))
+
+
+def _entries(data: bytes, backends: list[int]) -> bytes:
+    size = schema.BACKEND_SIZE
+    if backends and backends[-1] - backends[0] == len(backends) - 1:
+        return data[backends[0] * size : (backends[-1] + 1) * size]
+    return b"".join([data[number * size : (number + 1) * size] for number in backends])
+
+
+def _find_addresses(entries: Iterable[tuple[bytes, bytes]], found: Found, self_tests: set[bytes]) -> None:
+    ours = {key[:16] for key in found.owners}
+    for address, value in entries:
+        if address in self_tests and address not in ours:
+            continue
+        kinds = schema.unpack_u32(value)
+        found.addresses[Address(address)] = kinds & KNOWN_KINDS
+        if kinds & ~KNOWN_KINDS or not kinds:
+            found.stray_keys.append((HashMap.ADDRESSES, address))
+
+
+def _find_free(found: Found, services: bytes, slots: bytes) -> None:
+    """Find the ids and slots between those in use."""
+    used = {state.service for state in found.states}
+    end = max(len(services) // schema.SERVICE_SIZE, max(used, default=0) + 1, 1)
+    found.first_unused[ArrayMap.SERVICES.value] = end
+    found.free.free_services += [service for service in range(1, end) if service not in used]
+    at = 1
+    for base, length in sorted(
+        placed.place for state in found.states for placed in (state.cluster, state.local) if placed.backends
+    ):
+        if base > at:
+            found.free.ranges.append(Set(at, base - at))
+        at = base + length
+    end = max(at, len(slots) // schema.SLOT_SIZE)
+    if end > at:
+        found.free.ranges.append(Set(at, end - at))
+    found.first_unused[ArrayMap.SLOTS.value] = end
