@@ -32,8 +32,8 @@ def hook_name(attach_type: int) -> str:
 class Attachment:
     """The links being made or updated for one cgroup, until they are kept or undone."""
 
-    def __init__(self, cgroup: Path, pinned_links: Mapping[str, int]) -> None:
-        """Take the cgroup and the descriptors of the links in use, which stay the caller's.
+    def __init__(self, cgroup: Path, pinned_links: Mapping[str, int], pinned_programs: Mapping[str, int]) -> None:
+        """Take the cgroup, and descriptors of the links in use and of their programs, which stay the caller's.
 
         Raises:
             CgroupError: the path is no cgroup.
@@ -42,6 +42,7 @@ class Attachment:
         self._cgroup_fd = open_cgroup(cgroup)
         self._cgroup_id = cgroup_id(self._cgroup_fd)
         self._pinned = pinned_links
+        self._programs = pinned_programs
         self._created: list[int] = []
         self._replaced: list[tuple[int, int]] = []
 
@@ -53,10 +54,12 @@ class Attachment:
         Raises:
             AttachError: the kernel refuses.
         """
-        link = self._pinned.get(hook_name(attach_type))
+        hook = hook_name(attach_type)
+        link = self._pinned.get(hook)
         try:
             if link is not None and syscalls.link_info(link).cgroup_id == self._cgroup_id:
-                self._replaced.append((link, syscalls.program_open(syscalls.link_info(link).program_id)))
+                # From its pin: opening a program by its id takes CAP_SYS_ADMIN.
+                self._replaced.append((link, self._programs[hook]))
                 syscalls.link_update(link, program_fd)
                 return link
             created = syscalls.link_create(program_fd, self._cgroup_fd, attach_type)
@@ -93,7 +96,7 @@ class Attachment:
 
     def close(self) -> None:
         """Close what was opened; pinned links live on."""
-        for fd in (*self._created, *(program for _, program in self._replaced), self._cgroup_fd):
+        for fd in (*self._created, self._cgroup_fd):
             os.close(fd)
 
 
@@ -139,8 +142,9 @@ def _names(programs: tuple[int, ...]) -> tuple[str, ...]:
 def _name(program: int) -> str:
     try:
         fd = syscalls.program_open(program)
-    except KernelError:
-        return f"a program that has gone meanwhile ({program})"
+    except KernelError as error:
+        # Names of other people's programs take CAP_SYS_ADMIN.
+        return f"unnamed ({program})" if error.errno == errno.EPERM else f"gone meanwhile ({program})"
     try:
         return f"{syscalls.program_info(fd).name} ({program})"
     finally:

@@ -175,16 +175,20 @@ class _Loading:
         """Pin the maps, attach or replace every program, pin the links: all beside what is in use."""
         links = self._pins.open_links()
         self._finally.callback(close_all, links.values())
+        programs = self._pins.open_programs()
+        self._finally.callback(close_all, programs.values())
         self._on_failure.callback(self._pins.mend)
         self._pins.begin()
         for map_ in self._maps:
             self._pins.stage("maps", map_.name, self._object.map_fd(map_.name))
-        attachment = Attachment(cgroup, links)
+        attachment = Attachment(cgroup, links, programs)
         self._finally.callback(attachment.close)
         self._on_failure.callback(attachment.undo)
         for program in self._object.programs():
-            link = attachment.attach(program.attach_type, self._object.program_fd(program.name))
-            self._pins.stage("links", hook_name(program.attach_type), link)
+            hook, program_fd = hook_name(program.attach_type), self._object.program_fd(program.name)
+            link = attachment.attach(program.attach_type, program_fd)
+            self._pins.stage("programs", hook, program_fd)
+            self._pins.stage("links", hook, link)
 
     def copy_latecomers(self) -> None:
         """Once the programs use the larger maps: bring over what they still wrote to the smaller ones."""

@@ -4,7 +4,7 @@
 ::
 
     kubeproxy-ebpf/
-        layout_1/           the maps and links in use: maps/frontends, links/connect4, …
+        layout_1/           what is in use: maps/frontends, links/connect4, programs/connect4, …
         layout_1_incoming/  a complete state being built
         layout_1_outgoing/  one that is being removed
 
@@ -28,6 +28,8 @@ from kubeproxy_ebpf.layout.changes import ArrayMap
 from kubeproxy_ebpf.map_schema import LAYOUT_VERSION
 
 _FOLDER = re.compile(r"layout_(\d+)(_incoming|_outgoing)?")
+_KINDS = ("links", "programs", "maps")
+"""The folders of one state."""
 _SHARED = frozenset(array.value for array in ArrayMap)
 
 
@@ -77,11 +79,11 @@ class PinFolder:
 
     def begin(self) -> None:
         """Create the empty folders of a state to build."""
-        for folder in (self.incoming, self.incoming / "maps", self.incoming / "links"):
+        for folder in (self.incoming, *(self.incoming / kind for kind in _KINDS)):
             folder.mkdir(mode=0o700)
 
     def stage(self, kind: str, name: str, fd: int) -> None:
-        """Pin an object of the state being built; ``kind`` is maps or links."""
+        """Pin an object of the state being built; ``kind`` is maps, links or programs."""
         syscalls.pin(fd, str(self.incoming / kind / name))
 
     def commit(self) -> None:
@@ -130,7 +132,14 @@ class PinFolder:
 
     def open_links(self) -> dict[str, int]:
         """Return descriptors of all links in use, by name; they are the caller's."""
-        folder = self.current / "links"
+        return self._open_kind("links")
+
+    def open_programs(self) -> dict[str, int]:
+        """Return descriptors of the programs of the links in use, by the links' names; they are the caller's."""
+        return self._open_kind("programs")
+
+    def _open_kind(self, kind: str) -> dict[str, int]:
+        folder = self.current / kind
         return _open_all(folder, read_only=False) if folder.is_dir() else {}
 
 
@@ -169,9 +178,10 @@ def remove(folder: Path, kept_links: frozenset[int]) -> None:
     for path in sorted(folder.glob("links/*")):
         _detach(path, kept_links)
         path.unlink()
-    for path in sorted(folder.glob("maps/*")):
-        path.unlink()
-    for sub_folder in ("links", "maps"):
+    for kind in ("programs", "maps"):
+        for path in sorted(folder.glob(f"{kind}/*")):
+            path.unlink()
+    for sub_folder in _KINDS:
         with suppress(FileNotFoundError):
             (folder / sub_folder).rmdir()
     folder.rmdir()

@@ -39,10 +39,14 @@ def attached_programs(cgroup: Path) -> dict[str, tuple[int, ...]]:
 
 
 def pinned_ids(pin_folder: Path) -> dict[str, int]:
-    """Return the ids of everything pinned under a folder, by path relative to it; folders count as 0."""
+    """Return the ids of everything pinned under a folder, by path relative to it.
+
+    Folders count as 0, and so do programs, which every load replaces.
+    """
     ids = {}
     for path in sorted(pin_folder.rglob("*")) if pin_folder.exists() else ():
-        ids[str(path.relative_to(pin_folder))] = 0 if path.is_dir() else _object_id(path)
+        has_no_id = path.is_dir() or path.parent.name == "programs"
+        ids[str(path.relative_to(pin_folder))] = 0 if has_no_id else _object_id(path)
     return ids
 
 

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent may do is all that it needs: three capabilities, also on what an agent before it left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kubeproxy_ebpf.datapath import loader, memlock
+from kubeproxy_ebpf.datapath.loader import Datapath
+
+CAPABILITIES = "-all,+bpf,+net_admin,+perfmon"
+LOAD = """
+import sys
+from pathlib import Path
+from kubeproxy_ebpf.datapath import loader
+from kubeproxy_ebpf.datapath.map_sizes import MapSizes
+loaded = loader.load(pin_folder=Path(sys.argv[1]), cgroup=Path(sys.argv[2]), sizes=MapSizes(), lock_timeout=0)
+print("restored" if loaded.restored else "new")
+loaded.close()
+"""
+
+
+def load_with_few_capabilities(pin_folder: Path, cgroup: Path) -> str:
+    """Load in a process that has nothing but the documented capabilities; return whether it found anything."""
+    command = ("setpriv", "--bounding-set", CAPABILITIES, sys.executable, "-c", LOAD, pin_folder, cgroup)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
+
+
+@pytest.mark.skipif(
+    memlock.counts_maps(), reason="this kernel counts maps against RLIMIT_MEMLOCK: CAP_SYS_RESOURCE too"
+)
+def test_three_capabilities_are_enough(pin_folder: Path, scratch_cgroup: Path) -> None:
+    """A first start, and a restart that replaces every program, without CAP_SYS_ADMIN."""
+    assert load_with_few_capabilities(pin_folder, scratch_cgroup) == "new"
+    assert load_with_few_capabilities(pin_folder, scratch_cgroup) == "restored"
+
+
+@pytest.mark.skipif(
+    memlock.counts_maps(), reason="this kernel counts maps against RLIMIT_MEMLOCK: CAP_SYS_RESOURCE too"
+)
+def test_upgrade_of_what_root_left(datapath: Datapath, pin_folder: Path, scratch_cgroup: Path) -> None:
+    """An agent with few capabilities takes over from one that had them all."""
+    datapath.close()
+    assert load_with_few_capabilities(pin_folder, scratch_cgroup) == "restored"
+    assert loader.unload(pin_folder, lock_timeout=0)
