@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (world.WorldError, kubernetes_build.BuildError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     for section in sections:
         print(f"\n{section.markdown()}")
     print(report.goals_table(sections))

@@ -65,10 +65,14 @@ def take(command: Sequence[str], label: str, total: int) -> Rounds:
     """
     rounds: Rounds = defaultdict(list)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        for done, line in enumerate(process.stdout or (), start=1):
-            _, side, figure, *_ = line.split()
-            rounds[side].append(float(figure))
-            show(f"{label}: {done} of {total} turns")
+        try:
+            for done, line in enumerate(process.stdout or (), start=1):
+                _, side, figure, *_ = line.split()
+                rounds[side].append(float(figure))
+                show(f"{label}: {done} of {total} turns")
+        except BaseException:
+            process.kill()
+            raise
     show("")
     if process.returncode:
         msg = f"{label}: {Path(command[0]).name} failed (exit code {process.returncode})"
