@@ -19,8 +19,8 @@ TIDYING_SECONDS = 1.0
 
 INTERRUPTIBLE = f"""
 import sys, time
-print("running", flush=True)
 try:
+    print("running", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep({TIDYING_SECONDS})
