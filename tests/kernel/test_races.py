@@ -17,12 +17,15 @@ from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
 from kubeproxy_ebpf.datapath.libbpf.kernel_types import AttachType
 from kubeproxy_ebpf.datapath.libbpf.memory import shared_array
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
+from kubeproxy_ebpf.layout.changes import ArrayMap
+from kubeproxy_ebpf.map_schema import ENTRY_SIZES
 from tests.kernel.churn import FRONTENDS, KEPT, SIZES, Churn
 from tests.kernel.conftest import CompileObject, Starter
 from tests.kernel.state import connect_error
 
 SECONDS = 5
 PAUSE = 3000
+READS = 10_000
 
 
 class Outcomes(NamedTuple):
@@ -38,37 +41,48 @@ class Outcomes(NamedTuple):
 
 
 class Readers(NamedTuple):
-    """Slow readers under way on every CPU, and the store whose maps they read."""
+    """Readers at work on every CPU once they are started, and the store whose maps they read."""
 
     store: KernelMapStore
     start: Callable[[], None]
-    outcomes: Callable[[], Outcomes]
+    outcomes: Callable[[], tuple[int, ...]]
+
+
+MakeReaders = Callable[..., Readers]
 
 
 @pytest.fixture
-def readers(scratch_cgroup: Path, compile_object: CompileObject, background: Starter) -> Iterator[Readers]:
-    """Attach the delayed reader to the test's cgroup, on small maps of its own."""
-    macros = (f"FRONTENDS={FRONTENDS}", f"KEPT={KEPT}", f"PAUSE={PAUSE}")
+def make_readers(scratch_cgroup: Path, compile_object: CompileObject, background: Starter) -> Iterator[MakeReaders]:
+    """Attach a reader to the test's cgroup, on small maps: ``make_readers(source, *macros, outcomes=its map)``."""
     with ExitStack() as stack:
-        object_ = stack.enter_context(BpfObject(compile_object("delayed_reader.bpf.c", *macros)))
-        for name, entries in SIZES.items():
-            object_.set_entries(name.value, entries)
-        for unused in ("peer_names", "affinity", "service_counters", "socket_origins_overflow"):
-            object_.set_entries(unused, 64)
-        object_.load()
-        cgroup = os.open(scratch_cgroup, os.O_RDONLY)
-        stack.callback(os.close, cgroup)
-        stack.callback(os.close, syscalls.link_create(object_.program_fd("connect4"), cgroup, AttachType.CONNECT4))
-        descriptors = {name.value: os.dup(object_.map_fd(name.value)) for name in SIZES}
-        store = stack.enter_context(KernelMapStore(descriptors))
-        memory = stack.enter_context(closing(shared_array(object_.map_fd("outcomes"), writable=False)))
-        view = stack.enter_context(memory.view.cast("Q"))
 
-        def start() -> None:
-            for cpu in os.sched_getaffinity(0):
-                background(None, scratch_cgroup, connect_for_ever_on, cpu)
+        def make(source: str, *macros: str, outcomes: str) -> Readers:
+            object_ = stack.enter_context(BpfObject(compile_object(source, *macros)))
+            sizes = {name.value: entries for name, entries in SIZES.items()}
+            for name in (*sizes, "peer_names", "affinity", "service_counters", "socket_origins_overflow"):
+                object_.set_entries(name, sizes.get(name, 64))
+            object_.load()
+            cgroup = os.open(scratch_cgroup, os.O_RDONLY)
+            stack.callback(os.close, cgroup)
+            stack.callback(os.close, syscalls.link_create(object_.program_fd("connect4"), cgroup, AttachType.CONNECT4))
+            store = stack.enter_context(KernelMapStore({name: os.dup(object_.map_fd(name)) for name in sizes}))
+            memory = stack.enter_context(closing(shared_array(object_.map_fd(outcomes), writable=False)))
+            view = stack.enter_context(memory.view.cast("Q"))
 
-        yield Readers(store, start, lambda: Outcomes(*view))
+            def start() -> None:
+                for cpu in os.sched_getaffinity(0):
+                    background(None, scratch_cgroup, connect_for_ever_on, cpu)
+
+            return Readers(store, start, lambda: tuple(view))
+
+        yield make
+
+
+@pytest.fixture
+def readers(make_readers: MakeReaders) -> Readers:
+    """Return readers that follow a frontend to its backend, and pause at every step."""
+    macros = (f"FRONTENDS={FRONTENDS}", f"KEPT={KEPT}", f"PAUSE={PAUSE}")
+    return make_readers("delayed_reader.bpf.c", *macros, outcomes="outcomes")
 
 
 def connect_for_ever_on(cpu: int) -> Iterator[None]:
@@ -80,13 +94,13 @@ def connect_for_ever_on(cpu: int) -> Iterator[None]:
 
 
 def test_slow_readers_never_meet_what_changed_hands(readers: Readers) -> None:
-    """Whatever is handed out again, no reader that set out before ends at another's endpoint, or at none."""
+    """Whatever is handed out again, who set out before ends at its own frontend's endpoint, at worst a retired one."""
     churn = Churn(readers.store, readers.store.wait_for_readers)
     readers.start()
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         churn.step()
-    outcomes = readers.outcomes()
+    outcomes = Outcomes(*readers.outcomes())
     assert outcomes.foreign == outcomes.missing == outcomes.lost == 0, (outcomes, churn.reused)
     assert min(outcomes.right, outcomes.absent) > 0, outcomes
     assert all(churn.reused[name] > 20 for name in ("services", "origins", "backends")), churn.reused
@@ -97,6 +111,49 @@ def test_without_grace_periods_they_would(readers: Readers) -> None:
     churn = Churn(readers.store, lambda: None)
     readers.start()
     end = time.monotonic() + 2 * SECONDS
-    while time.monotonic() < end and not readers.outcomes().foreign:
+    outcomes = Outcomes(*readers.outcomes())
+    while time.monotonic() < end and not outcomes.foreign:
         churn.step()
-    assert readers.outcomes().foreign > 0, (readers.outcomes(), churn.reused)
+        outcomes = Outcomes(*readers.outcomes())
+    assert outcomes.foreign > 0, (outcomes, churn.reused)
+
+
+class Words(NamedTuple):
+    """What readers saw: ``struct words`` of word_reader.bpf.c."""
+
+    runs: int
+    changed: int
+    torn: int
+
+
+def hammer(readers: Readers, write: Callable[[int], None]) -> Words:
+    """Write words of two equal halves as fast as can be, each bit another than before; return what readers saw."""
+    readers.start()
+    end = time.monotonic() + SECONDS / 2
+    while time.monotonic() < end:
+        for word in (0xFFFFFFFF_FFFFFFFF, 0) * 500:
+            write(word)
+    return Words(*readers.outcomes())
+
+
+def test_published_words_are_seen_whole(make_readers: MakeReaders) -> None:
+    """Of a word that is published no reader ever sees one half alone."""
+    readers = make_readers("word_reader.bpf.c", f"READS={READS}", outcomes="words")
+    offset = ENTRY_SIZES[ArrayMap.SERVICES]
+    seen = hammer(readers, lambda word: readers.store.publish(ArrayMap.SERVICES, offset, word))
+    assert seen.changed > 100, seen
+    assert seen.torn == 0, seen
+
+
+def test_halves_written_in_turn_are_seen_apart(make_readers: MakeReaders) -> None:
+    """Two fields stored one after the other are torn before the same readers: they are able to see it."""
+    readers = make_readers("word_reader.bpf.c", f"READS={READS}", outcomes="words")
+    at = ENTRY_SIZES[ArrayMap.SERVICES]
+    view = readers.store.array(ArrayMap.SERVICES)
+
+    def write(word: int) -> None:
+        half = word.to_bytes(8, "little")[:4]
+        view[at : at + 4] = half
+        view[at + 4 : at + 8] = half
+
+    assert hammer(readers, write).torn > 0
