@@ -8,7 +8,9 @@ on that Service: it keeps what it has and waits for another try, and nothing els
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import structlog
@@ -61,6 +63,7 @@ class Reconciler:
         self._start_grace_period = start_grace_period
         self._retries: Backoff[ObjectName] = Backoff(clock)
         self._problems: dict[ObjectName, tuple[str, ...]] = {}
+        self._refusals: dict[ObjectName, str] = {}
         self._grace_period_runs = False
         self._pruned = False
 
@@ -71,7 +74,9 @@ class Reconciler:
         cluster state ``is_complete``: until then they may just not have been read.
         """
         names = tuple(dict.fromkeys((*self._cluster.take_dirty(), *self._retries.due())))
-        writes = sum(self._write(names[start : start + MOST_AT_ONCE]) for start in range(0, len(names), MOST_AT_ONCE))
+        with _collecting_later() if len(names) > MOST_AT_ONCE else nullcontext():
+            parts = range(0, len(names), MOST_AT_ONCE)
+            writes = sum(self._write(names[start : start + MOST_AT_ONCE]) for start in parts)
         if is_complete and not self._pruned:
             self._pruned = True
             writes += self._apply(self._layout.prune(frozenset(self._cluster.services)), ())
@@ -126,7 +131,9 @@ class Reconciler:
         for name in names:
             if name not in again and name in self._retries:
                 self._retries.succeeded(name)
-                _log.info("service_recovered", service=str(name))
+                self._refusals.pop(name, None)
+                if self._cluster.service(name) is not None:
+                    _log.info("service_recovered", service=str(name))
         for name in again:
             self._retries.failed(name)
         return len(batch.changes)
@@ -157,8 +164,23 @@ class Reconciler:
             _log.warning("service_problem", service=str(name), problem=problem)
 
     def _log_refusal(self, error: LayoutError) -> None:
-        if error.service not in self._retries:
-            _log.error("service_not_served", service=str(error.service), map=error.map_name, reason=str(error))
+        """Log why a Service is not served, once per reason: another map that is full needs another remedy."""
+        reason = str(error)
+        if self._refusals.get(error.service) != reason:
+            self._refusals[error.service] = reason
+            _log.error("service_not_served", service=str(error.service), map=error.map_name, reason=reason)
+
+
+@contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Keep the cyclic collector out of a bulk: it would walk all that is being built, again and again, for nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _log_failure(failure: FailedWrite) -> None:
