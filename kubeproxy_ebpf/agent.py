@@ -11,6 +11,7 @@ import gc
 import selectors
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import structlog
 
@@ -36,23 +37,26 @@ _log = structlog.get_logger(__name__)
 
 
 class NoSourceError(Exception):
-    """Nothing says which Services there are."""
+    """Nothing says which Services there are, or an API server does, which is no source yet."""
 
-    def __init__(self) -> None:
-        """Say the remedy."""
-        super().__init__("no source of Services: name a folder of manifests with --manifests")
+    def __init__(self, kubeconfig: Path | None) -> None:
+        """Say why the configured kubeconfig, if there is one, does not do, and the remedy."""
+        what = "no source of Services"
+        if kubeconfig is not None:
+            what += f": kubeconfig is {kubeconfig}, but Services cannot be taken from an API server yet"
+        super().__init__(f"{what}: name a folder of manifests with --manifests")
 
 
 def run(configuration: Configuration) -> int:
     """Serve this node's Services until SIGTERM or SIGINT; return the exit code. What is in the kernel stays.
 
     Raises:
-        NoSourceError: the configuration names no source.
+        NoSourceError: the configuration names no source that can be used.
         ManifestFolderError: the folder of manifests cannot be watched.
         DatapathError: the data plane cannot be loaded.
     """
     if configuration.manifests is None:
-        raise NoSourceError
+        raise NoSourceError(configuration.kubeconfig)
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         sd_notify.notify_status("loading")

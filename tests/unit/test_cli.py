@@ -107,6 +107,16 @@ def test_a_bad_configuration_is_one_message(verb: str, tmp_path: Path) -> None:
     )
 
 
+def test_a_kubeconfig_alone_is_no_source_yet() -> None:
+    """Whoever names an API server learns that it is not asked, and what is read instead."""
+    result = runner.invoke(app, ["run", "--kubeconfig", "/etc/kubeconfig"])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: no source of Services: kubeconfig is /etc/kubeconfig, but Services cannot be taken from an API server "
+        "yet: name a folder of manifests with --manifests\n"
+    )
+
+
 def test_unknown_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, started: list[Configuration]) -> None:
     """What nobody has foreseen is not made to look like a message."""
     monkeypatch.setattr("kubeproxy_ebpf.cli.log_output.configure_logging", lambda *_: 1 // 0)
