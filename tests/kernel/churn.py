@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
-from kubeproxy_ebpf.layout.layout import Layout
+from kubeproxy_ebpf.layout.layout import Batch, Layout
+from kubeproxy_ebpf.map_schema import ENTRY_SIZES
 from kubeproxy_ebpf.model.address import Family, parse_address
 from kubeproxy_ebpf.model.objects import ObjectName, Protocol
 from kubeproxy_ebpf.plan.service_plan import (
@@ -29,6 +30,7 @@ from kubeproxy_ebpf.writer import apply_changes
 
 FRONTENDS, KEPT, COMING, ENDPOINTS = 12, 4, 2, 2
 _LIVE = KEPT + 2 * COMING
+_ENTRY, _ADDRESS = ENTRY_SIZES[ArrayMap.BACKENDS], 16
 _PLACES = (_LIVE + KEPT) * ENDPOINTS
 SIZES: dict[ArrayMap | HashMap, int] = {
     ArrayMap.SERVICES: 1 + _LIVE,
@@ -74,11 +76,11 @@ class Churn:
 
     def __init__(self, store: KernelMapStore, wait: Callable[[], None]) -> None:
         """Fill the maps. ``wait`` is what happens between taking something out of use and handing it out again."""
-        self.reused: Counter[str] = Counter()
+        self.reused: Counter[ArrayMap] = Counter()
         self._store = store
         self._wait = wait
         self._layout = Layout({name: store.capacity(name) for name in SIZES})
-        self._owners: dict[tuple[str, int], tuple[ServicePortKey, object]] = {}
+        self._owners: dict[tuple[ArrayMap, int], object] = {}
         self._version = 0
         self._there = [(ObjectName("churn", f"kept-{number}"), number) for number in range(1, KEPT + 1)]
         self._passing: list[tuple[ObjectName, int]] = []
@@ -104,19 +106,26 @@ class Churn:
         kept = {name: plan_of(name, number, self._version) for name, number in self._there}
         batch = self._layout.prepare({**plans, **kept})
         assert batch.errors == ()
-        assert apply_changes(self._store, batch.changes) == []
-        assert self._layout.commit(batch) == set()
+        self._apply(batch)
         self._count_reuse()
         assert self._layout.close_epoch() or self._version == 1
         self._wait()
-        self._layout.grace_passed()
+        self._apply(self._layout.grace_passed())
+
+    def _apply(self, batch: Batch) -> None:
+        assert apply_changes(self._store, batch.changes) == []
+        assert self._layout.commit(batch) == set()
 
     def _count_reuse(self) -> None:
-        for key, port in self._layout.ports.items():
-            owned: list[tuple[str, int, object]] = [("services", port.service, None)]
-            owned += [("origins", origin, frontend) for frontend, (origin, _) in port.origins.items()]
-            owned += [("backends", backend, endpoint) for endpoint, backend in port.backends.items()]
-            for map_name, number, what in owned:
-                if self._owners.setdefault((map_name, number), (key, what)) != (key, what):
-                    self.reused[map_name] += 1
-                    self._owners[map_name, number] = key, what
+        contents = self._layout.contents
+        for port in contents.ports.values():
+            self._note(ArrayMap.SERVICES, port.service, port.key)
+            for frontend in port.frontends:
+                self._note(ArrayMap.ORIGINS, contents.owners[frontend].origin, (port.key, frontend))
+            for position, backend in enumerate(port.backends):
+                self._note(ArrayMap.BACKENDS, backend, (port.key, port.entries[position * _ENTRY :][:_ADDRESS]))
+
+    def _note(self, name: ArrayMap, number: int, owner: object) -> None:
+        if self._owners.setdefault((name, number), owner) != owner:
+            self.reused[name] += 1
+            self._owners[name, number] = owner

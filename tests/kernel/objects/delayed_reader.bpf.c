@@ -17,7 +17,7 @@ struct outcomes {
 	__u64 absent;  /* no such frontend: right for those that come and go */
 	__u64 lost;    /* no such frontend, though it is always there */
 	__u64 missing; /* a service without a set or slot, or a slot with a backend that is not the service's */
-	__u64 retired; /* a backend of this very frontend that stopped serving meanwhile: there is a newer set to ask */
+	__u64 retired; /* a backend of this very frontend that is marked as free, though its set was just read */
 	__u64 foreign; /* a backend that was another frontend's, or no one's */
 };
 
