@@ -66,7 +66,7 @@ KUBECONFIG: Final[Key[Path]] = Key(
     kind=values.PATH,
     default=None,
     default_text="none",
-    meaning="File that says how to reach the API server; excludes manifests.",
+    meaning="File that says how to reach the API server; excludes manifests. Not a source yet.",
 )
 CGROUP: Final[Key[Path]] = Key(
     name="cgroup",
