@@ -29,7 +29,7 @@ build: install ## compile the eBPF objects and the libbpf binding, in place
 	@$(PYTHON) build_bpf.py
 
 .PHONY: demo
-demo: build root ## see Services work without kube-proxy (root)
+demo: root build ## see Services work without kube-proxy (root)
 	@$(LEAVES_NOTHING) demo/run
 
 .PHONY: lint
@@ -63,24 +63,24 @@ unit: build ## test what needs neither root nor the kernel; takes seconds
 	@$(PYTEST) -q -m "not kernel" $(or $(TESTS),tests/unit)
 
 .PHONY: kernel
-kernel: build root ## test with real programs and sockets, in namespaces of their own (root)
+kernel: root build ## test with real programs and sockets, in namespaces of their own (root)
 	@$(LEAVES_NOTHING) $(PYTEST) -m kernel $(or $(TESTS),tests/kernel)
 
 .PHONY: test
-test: build root ## check and test everything (root)
+test: root build ## check and test everything (root)
 	@$(MAKE) --no-print-directory --keep-going lint types imports all-tests
 
 .PHONY: all-tests
-all-tests: build root
+all-tests: root build
 	@$(LEAVES_NOTHING) $(PYTEST)
 
 .PHONY: test-kernels
-test-kernels: build root ## run the kernel tests on older and newer kernels in QEMU; slow (root; KERNELS="5.10 6.1")
+test-kernels: root build ## run the kernel tests on older and newer kernels in QEMU; slow (root; KERNELS="5.10 6.1")
 	@tools/install-packages kernels
 	@$(PYTHON) -m tools.kernels $(KERNELS)
 
 .PHONY: bench
-bench: build root ## measure against kube-proxy; writes docs/benchmarks.md (root)
+bench: root build ## measure against kube-proxy; writes docs/benchmarks.md (root)
 	@tools/install-packages bench
 	@bench/run
 
