@@ -233,7 +233,8 @@ class Node:
 
     def batch_for(self, world: World) -> Batch:
         """Return the batch for what differs from the last world, and for what must be tried again."""
-        names = [name for name in SERVICES if world.get(name) != self.world.get(name) or name in self.again]
+        known = sorted({*self.world, *world, *self.again})
+        names = [name for name in known if world.get(name) != self.world.get(name) or name in self.again]
         self.world = dict(world)
         return self.layout.prepare({name: world.get(name) for name in names})
 
@@ -264,12 +265,11 @@ class Node:
         """Bring the maps to a world, whatever has to be tried again, and leave nothing else in them."""
         for _ in range(100):
             self.reconcile(world)
+            self.apply(self.layout.prune(frozenset(world)))
             self.rest()
             if not self.again:
-                break
-        assert not self.again
-        self.apply(self.layout.prune(frozenset(world)))
-        self.rest()
+                return
+        raise AssertionError(self.again)
 
 
 def check_nothing_is_shared(layout: Layout) -> None:
@@ -331,8 +331,8 @@ def check_settled(node: Node, world: World, capacities: Mapping[ArrayMap | HashM
 
 
 def check_no_backend_is_left(store: FakeMapStore, world: World) -> None:
-    """Check that entries say they are in use exactly for the endpoints that are planned."""
-    entries = map_schema.unpack_backends(store.array(ArrayMap.BACKENDS))
+    """Check that entries say they are in use exactly for the endpoints that are planned; entry 0 is nobody's."""
+    entries = map_schema.unpack_backends(store.array(ArrayMap.BACKENDS)[map_schema.BACKEND_SIZE :])
     planned = sum(len({*port.cluster_set, *port.local_set, *port.lingering}) for port in ports_of(world).values())
     assert sum(bool(entry.flags) for entry in entries) == planned
 
