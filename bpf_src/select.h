@@ -54,16 +54,21 @@ static __always_inline bool service_read(const struct frontend *frontend, struct
 
 	if (!service)
 		return false;
-	rules.word = word_read(&service->affinity_seconds);
+	/* Policy and set are two words.  An empty set may just have become so, and the policy with it another one. */
+	for (int attempt = 0; attempt < 2; attempt++) {
+		rules.word = word_read(&service->affinity_seconds);
+		if (frontend->kind == FRONTEND_CLUSTER_IP && rules.flags & SERVICE_INTERNAL_LOCAL) {
+			view->set = READ_ONCE(service->local_set);
+			view->in_set_flag = BACKEND_IN_LOCAL_SET;
+		} else {
+			view->set = READ_ONCE(service->cluster_set);
+			view->in_set_flag = BACKEND_IN_CLUSTER_SET;
+		}
+		if (set_count(view->set))
+			break;
+	}
 	view->affinity_seconds = rules.affinity_seconds;
 	view->flags = rules.flags;
-	if (frontend->kind == FRONTEND_CLUSTER_IP && rules.flags & SERVICE_INTERNAL_LOCAL) {
-		view->set = READ_ONCE(service->local_set);
-		view->in_set_flag = BACKEND_IN_LOCAL_SET;
-	} else {
-		view->set = READ_ONCE(service->cluster_set);
-		view->in_set_flag = BACKEND_IN_CLUSTER_SET;
-	}
 	return true;
 }
 
