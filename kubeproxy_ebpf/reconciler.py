@@ -21,7 +21,12 @@ from kubeproxy_ebpf.layout.audit import audit
 from kubeproxy_ebpf.layout.changes import ArrayMap
 from kubeproxy_ebpf.layout.errors import LayoutError
 from kubeproxy_ebpf.layout.layout import Batch, Layout
-from kubeproxy_ebpf.layout.node_settings import differs_in_prefixes, withdraw_prefixes, write_settings
+from kubeproxy_ebpf.layout.node_settings import (
+    differs_in_prefixes,
+    has_had_prefixes,
+    withdraw_prefixes,
+    write_settings,
+)
 from kubeproxy_ebpf.map_schema import SettingsEntry
 from kubeproxy_ebpf.map_store import MapStore
 from kubeproxy_ebpf.model.objects import ObjectName
@@ -92,10 +97,11 @@ class Reconciler:
 
     def apply_settings(self, settings: SettingsEntry) -> int:
         """Bring the map ``settings`` to these; return how many writes it took. May block for milliseconds."""
-        present = map_schema.unpack_settings(self._store.array(ArrayMap.SETTINGS))
+        data = bytes(self._store.array(ArrayMap.SETTINGS))
+        present = map_schema.unpack_settings(data)
         changes = write_settings(present, settings)
-        if differs_in_prefixes(present, settings) and (present.service_cidrs or present.excluded_cidrs):
-            apply_changes(self._store, withdraw_prefixes())
+        if differs_in_prefixes(present, settings) and has_had_prefixes(data):
+            apply_changes(self._store, withdraw_prefixes(present, settings))
             self._store.wait_for_readers()
         apply_changes(self._store, changes)
         return len(changes)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from kubeproxy_ebpf import map_schema as schema
 from kubeproxy_ebpf.layout.changes import ArrayMap, Change, Phase, PublishWord
 from kubeproxy_ebpf.map_schema import SettingsEntry
+from kubeproxy_ebpf.model.address import Prefix
 
 LISTENING = schema.SETTINGS_LISTENING
 """The flag that belongs to whoever reads events; it is left as it is."""
@@ -18,9 +19,30 @@ def differs_in_prefixes(old: SettingsEntry, new: SettingsEntry) -> bool:
     return (old.service_cidrs, old.excluded_cidrs) != (new.service_cidrs, new.excluded_cidrs)
 
 
-def withdraw_prefixes() -> tuple[Change, ...]:
-    """Return the change after which, and after a grace period, nobody reads the prefixes."""
-    return (_publish(schema.SETTINGS_COUNTS_OFFSET, schema.prefix_counts_word(0, 0)),)
+def withdraw_prefixes(old: SettingsEntry, new: SettingsEntry) -> tuple[Change, ...]:
+    """Return the changes after which, and after a grace period, nobody reads a prefix that is to be overwritten.
+
+    The lists end where they begin to differ: what both have in common is in effect all the time.
+    """
+    counts = (
+        _common_length(old.service_cidrs, new.service_cidrs),
+        _common_length(old.excluded_cidrs, new.excluded_cidrs),
+    )
+    if counts == (len(old.service_cidrs), len(old.excluded_cidrs)):
+        return ()
+    return (_publish(schema.SETTINGS_COUNTS_OFFSET, schema.prefix_counts_word(*counts)),)
+
+
+def _common_length(old: Sequence[Prefix], new: Sequence[Prefix]) -> int:
+    """Return how many prefixes both lists begin with."""
+    return next(
+        (n for n, (one, other) in enumerate(zip(old, new, strict=False)) if one != other), min(len(old), len(new))
+    )
+
+
+def has_had_prefixes(data: bytes | memoryview) -> bool:
+    """Whether an entry of ``settings`` ever had prefixes: some reader may still be at them, whatever the counts say."""
+    return any(data[schema.SETTINGS_PREFIXES_OFFSET : schema.SETTINGS_SIZE])
 
 
 def write_settings(old: SettingsEntry, new: SettingsEntry) -> tuple[Change, ...]:
