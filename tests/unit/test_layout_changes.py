@@ -111,11 +111,26 @@ def test_who_lingers_is_still_the_same(node: Node) -> None:
     member, origin = members(node)[packed(1)], answer(node).origin
     node.reconcile({WEB: changed(plan, cluster_set=ENDPOINTS[:1], lingering=ENDPOINTS[1:2])})
     assert Reader(node.store).remembers(CLUSTER_IP, origin, member.id, member.generation)
-    size = schema.BACKEND_SIZE
-    data = node.store.array(ArrayMap.BACKENDS)[member.id * size : (member.id + 1) * size]
-    assert next(schema.unpack_backends(data)).flags == schema.BACKEND_ALLOCATED
+    assert flags_of(node, member.id) == schema.BACKEND_ALLOCATED
     node.reconcile({WEB: changed(plan, cluster_set=ENDPOINTS[:1])})
     assert not Reader(node.store).remembers(CLUSTER_IP, origin, member.id, member.generation)
+
+
+def test_who_goes_is_there_until_nobody_can_pick_it(node: Node) -> None:
+    """A backend that leaves its set is free only after a grace period; affinity lets go of it at once."""
+    node.reconcile({WEB: plan_of(WEB, 2, CLUSTER_IP)})
+    member = members(node)[packed(1)]
+    node.reconcile({WEB: plan_of(WEB, 1, CLUSTER_IP)})
+    assert flags_of(node, member.id) == schema.BACKEND_ALLOCATED
+    node.rest()
+    assert flags_of(node, member.id) == 0
+
+
+def flags_of(node: Node, backend: int) -> int:
+    """Return a backend's flags."""
+    size = schema.BACKEND_SIZE
+    data = node.store.array(ArrayMap.BACKENDS)[backend * size : (backend + 1) * size]
+    return next(schema.unpack_backends(data)).flags
 
 
 @pytest.mark.parametrize("loser_first", [True, False])
