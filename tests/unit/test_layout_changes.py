@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,9 @@ NODE_PORT = FrontendKey(parse_address("10.4.0.1"), 30080, Protocol.TCP)
 ENDPOINTS = tuple(
     PlannedEndpoint(parse_address(f"10.244.0.{number}"), 8080, local=False, node_name="") for number in range(1, 40)
 )
+
+_STEPS_TO_THE_BACKEND = 8
+"""After which a reader has read a slot, and not yet the backend that it names."""
 
 
 def plan_of(service: ObjectName, count: int = 2, *frontends: FrontendKey) -> ServicePlan:
@@ -124,6 +128,33 @@ def test_who_goes_is_there_until_nobody_can_pick_it(node: Node) -> None:
     assert flags_of(node, member.id) == schema.BACKEND_ALLOCATED
     node.rest()
     assert flags_of(node, member.id) == 0
+
+
+def test_who_was_picked_late_is_not_taken_for_the_next() -> None:
+    """A reader that picks a backend as it goes may remember it, but never takes the entry's next owner for it."""
+    node = Node(FakeMapStore({**SMALL, ArrayMap.BACKENDS: 3}))
+    plan = plan_of(WEB, 1, CLUSTER_IP)
+    node.reconcile({WEB: plan})
+    late = Reader(node.store).steps(CLUSTER_IP, SOURCES[0])
+    for _ in range(_STEPS_TO_THE_BACKEND):
+        next(late)
+    node.reconcile({WEB: changed(plan, cluster_set=ENDPOINTS[1:2])})
+    found = ended(late)
+    (picked,) = found.members
+    node.rest()
+    node.reconcile({WEB: changed(plan, cluster_set=ENDPOINTS[1:3])})
+    assert members(node)[packed(2)].id == picked.id
+    assert not Reader(node.store).remembers(CLUSTER_IP, found.origin, picked.id, picked.generation)
+
+
+def ended(steps: Generator[None, None, Answer]) -> Answer:
+    """Let a reader come to its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
 
 
 def flags_of(node: Node, backend: int) -> int:
