@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-import socket
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from kubeproxy_ebpf.datapath import loader
 from kubeproxy_ebpf.datapath.cgroups import find_cgroup_root
 from kubeproxy_ebpf.datapath.loader import Datapath
 from kubeproxy_ebpf.datapath.map_sizes import MapSizes
+from kubeproxy_ebpf.datapath.netns_cookie import host_netns_cookie
 from kubeproxy_ebpf.datapath.verdict_form import VerdictForm, probe_verdict_form
 from kubeproxy_ebpf.decode import ObjectError, decode_endpoint_slice, decode_service
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
@@ -32,7 +33,6 @@ from tests.kernel.connections import Attempt, Outcome, Place, connect_all, liste
 from tests.kernel.namespaces import Namespace, join
 from tests.kernel.processes import run_in, start_in
 
-SO_NETNS_COOKIE = 71
 LOOPBACKS = {LOCALHOST_IPV4, parse_address("::1")}
 NODE = tuple(USUAL_SOURCES[Source.NODE].values())
 POD = tuple(USUAL_SOURCES[Source.POD].values())
@@ -67,16 +67,11 @@ class World:
         namespace.run("ip", "address", "add", f"{format_address(address)}/{length}", "dev", device, *extra)
 
 
-def _netns_cookie() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Build the node once for all cases."""
     bpffs = tmp_path_factory.mktemp("cases")
-    cgroup = find_cgroup_root() / f"kubeproxy-ebpf-cases-{bpffs.name}"
+    cgroup = find_cgroup_root() / f"kubeproxy-ebpf-test-cases-{os.getpid()}"
     names = [Namespace.create(name) for name in ("node", "outside")]
     pod = Namespace.create("pod", tuple(map(format_address_of, POD)))
     cgroup.mkdir()
@@ -88,7 +83,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         sizes = MapSizes(affinity=4096, peer_names=4096)
         with loader.load(pin_folder=bpffs / "pins", cgroup=cgroup, sizes=sizes, lock_timeout=0) as datapath:
             capacities = {name: datapath.store.capacity(name) for name in (*ArrayMap, *HashMap)}
-            cookie = run_in(node, None, _netns_cookie)
+            cookie = run_in(node, cgroup, host_netns_cookie)
             known = {"node": set(map(parse_address, NODE)), "pod": set(map(parse_address, POD))}
             yield World(cgroup, datapath, Layout(capacities), node, pod, cookie, known)
     finally:
