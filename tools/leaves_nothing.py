@@ -9,6 +9,7 @@ things late; so what is new counts only if it is still there after a while, and 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -52,7 +53,13 @@ def _mounts() -> list[_Mount]:
 
 def _below(file_system: str, *, directories: bool) -> list[str]:
     roots = {mount.point for mount in _mounts() if mount.type == file_system}
-    return [str(path) for root in roots for path in Path(root).rglob("*") if directories == path.is_dir()]
+    # os.walk passes over what goes meanwhile: others make and remove cgroups too.
+    return [
+        os.path.join(folder, name)  # noqa: PTH118 - os.walk speaks in strings
+        for root in roots
+        for folder, folders, files in os.walk(root)
+        for name in (folders if directories else files)
+    ]
 
 
 def _bpf(kind: str) -> list[str]:
