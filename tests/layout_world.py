@@ -324,10 +324,29 @@ def check_settled(node: Node, world: World, capacities: Mapping[ArrayMap | HashM
     cold = Node(FakeMapStore(capacities))
     cold.settle(world)
     check_answers(node.store, world)
+    assert node.store.hashes[HashMap.ADDRESSES] == addresses_of(world)
     assert node.layout.fill() == cold.layout.fill()
     assert contents_by_name(node) == contents_by_name(cold)
     assert not audit(node.layout, node.store)
     check_no_backend_is_left(node.store, world)
+
+
+def addresses_of(world: World) -> dict[bytes, bytes]:
+    """Return what the map of addresses should hold: every kind that some Service gives an address."""
+    bits = {
+        FrontendKind.CLUSTER_IP: map_schema.ADDRESS_CLUSTER_IP,
+        FrontendKind.EXTERNAL_IP: map_schema.ADDRESS_EXTERNAL,
+        FrontendKind.LOAD_BALANCER: map_schema.ADDRESS_EXTERNAL,
+        FrontendKind.NODE_PORT: map_schema.ADDRESS_NODE,
+    }
+    kinds: dict[bytes, int] = {}
+    for plan in world.values():
+        for address in plan.excluded_addresses:
+            kinds[address] = kinds.get(address, 0) | map_schema.ADDRESS_EXCLUDED
+    for port in ports_of(world).values():
+        for frontend in port.frontends:
+            kinds[frontend.key.address] = kinds.get(frontend.key.address, 0) | bits[frontend.kind]
+    return {address: map_schema.pack_u32(kind) for address, kind in kinds.items()}
 
 
 def check_no_backend_is_left(store: FakeMapStore, world: World) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kubeproxy_ebpf import map_schema as schema
+from kubeproxy_ebpf.layout.audit import audit
 from kubeproxy_ebpf.layout.changes import ArrayMap, DeleteEntry, HashMap, InsertEntry, Phase
 from kubeproxy_ebpf.layout.errors import CapacityError, UnnamableServiceError
 from kubeproxy_ebpf.model.address import Family, parse_address
@@ -314,3 +315,69 @@ def test_fill_counts_what_waits(node: Node) -> None:
     node.rest()
     assert not any(used for used, _ in node.layout.fill().values())
     assert node.layout.fill()["slots"] == (0, SMALL[ArrayMap.SLOTS])
+
+
+def test_generations_are_not_forgotten_at_a_restart() -> None:
+    """A restarted agent counts on: nobody who remembers an old backend takes a new one for it."""
+    store = FakeMapStore({**SMALL, ArrayMap.BACKENDS: 2})
+    node = Node(store)
+    plan = plan_of(WEB, 1, CLUSTER_IP)
+    seen = set()
+    for number in range(4):
+        world = {WEB: changed(plan, cluster_set=ENDPOINTS[number : number + 1])}
+        node.settle(world)
+        seen.add((members(node)[packed(number)].id, members(node)[packed(number)].generation))
+        node = Node(store)
+        node.settle({WEB: changed(plan, cluster_set=())})
+        node = Node(store)
+    assert len(seen) == 4
+
+
+def test_two_ids_of_one_name() -> None:
+    """A crash before a Service's old id was given back leaves two with one name; the one that serves is kept."""
+    store = FakeMapStore()
+    node = Node(store)
+    world = {WEB: plan_of(WEB, 0, CLUSTER_IP)}
+    node.reconcile(world)
+    node.reconcile({})
+    node.reconcile(world)
+    assert len(store.hashes[HashMap.SERVICE_NAMES]) == 2
+    node = Node(store)
+    assert node.batch_for(world).changes == ()
+    node.settle(world)
+    check_settled(node, world, SMALL)
+    assert len(store.hashes[HashMap.SERVICE_NAMES]) == 1
+
+
+def test_two_sets_that_share_slots() -> None:
+    """Of two sets that damage made share their slots one is written anew; both serve what they should."""
+    store = FakeMapStore()
+    node = Node(store)
+    world = {WEB: plan_of(WEB, 2, CLUSTER_IP), OTHER: plan_of(OTHER, 2, NODE_PORT)}
+    node.settle(world)
+    services = store.array(ArrayMap.SERVICES)
+    first, second = (number * schema.SERVICE_SIZE for number in (1, 2))
+    services[second : second + 8] = bytes(services[first : first + 8])
+    node = Node(store)
+    node.settle(world)
+    check_settled(node, world, SMALL)
+    assert sorted(member.endpoint for member in answer(node, NODE_PORT).members) == [packed(0), packed(1)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_sets_that_slide_over_themselves(size: int) -> None:
+    """Holes shorter than the sets above them are joined as well; every set keeps its members."""
+    node = Node(FakeMapStore({**SMALL, ArrayMap.SLOTS: 1 + 5 * (size + 4)}))
+    names = [ObjectName("shop", f"service-{number}") for number in range(10)]
+    world = {name: plan_of(name, 4 if number % 2 else size) for number, name in enumerate(names)}
+    node.reconcile(world)
+    assert not node.again
+    world = {name: plan for name, plan in world.items() if len(plan.ports[0].cluster_set) == 4 and name in names[1::2]}
+    node.reconcile(world)
+    node.rest()
+    world[WEB] = plan_of(WEB, 5 * size, CLUSTER_IP)
+    node.reconcile(world)
+    node.settle(world)
+    assert len(answer(node).members) == 5 * size
+    assert not audit(node.layout, node.store)
+    assert all(len(port.cluster.backends) in {4, 5 * size} for port in node.layout.contents.ports.values())

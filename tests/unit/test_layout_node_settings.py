@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubeproxy_ebpf import map_schema as schema
@@ -64,6 +64,7 @@ def write(store: FakeMapStore, new: SettingsEntry, limit: int | None = None) -> 
             apply_changes(store, [change])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(ENTRIES, st.none() | st.integers(0, 20)), min_size=1), ENTRIES)
 def test_crashes_do_not_matter(path: Sequence[tuple[SettingsEntry, int | None]], last: SettingsEntry) -> None:
     """However many changes were cut short, the next one that is not leads to what was wanted; then nothing is left."""
@@ -75,6 +76,7 @@ def test_crashes_do_not_matter(path: Sequence[tuple[SettingsEntry, int | None]],
     assert list(writes(store, last)) == []
 
 
+@settings(deadline=None)
 @given(ENTRIES, ENTRIES)
 def test_prefixes_of_both_hold_and_others_never_do(old: SettingsEntry, new: SettingsEntry) -> None:
     """While lists change a reader finds no prefix that is in neither, and loses none that leads both."""
@@ -92,6 +94,7 @@ def test_prefixes_of_both_hold_and_others_never_do(old: SettingsEntry, new: Sett
             assert list(seen) in (list(before[: len(seen)]), list(after[: len(seen)]))
 
 
+@settings(deadline=None)
 @given(ENTRIES, ENTRIES)
 def test_a_late_reader_never_sees_a_prefix_change(old: SettingsEntry, new: SettingsEntry) -> None:
     """Who has read the counts before the grace period reads the same prefixes until its end."""

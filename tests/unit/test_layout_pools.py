@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubeproxy_ebpf.layout.defragment import slides
@@ -36,6 +36,7 @@ def test_a_used_up_array_has_only_ids_that_come_back(first_unused: int) -> None:
     assert pool.take(1) == [3]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-6, 6)))
 def test_no_id_is_handed_out_twice(moves: Sequence[int]) -> None:
     """Whatever is taken and given back, everybody's ids are his own."""
@@ -51,6 +52,7 @@ def test_no_id_is_handed_out_twice(moves: Sequence[int]) -> None:
         assert set(taken) <= set(range(1, 12))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-8, 12)))
 def test_ranges_are_their_owners_alone(moves: Sequence[int]) -> None:
     """Ranges never overlap; neighbours that are free are one range; a range is refused only if none is that long."""
@@ -94,6 +96,7 @@ def longest_run(slots: Sequence[int]) -> int:
     return longest
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 6)), min_size=1, max_size=14), st.integers(1, CAPACITY))
 def test_sliding_joins_the_holes(pieces: Sequence[tuple[bool, int]], wanted: int) -> None:
     """As long as the free slots suffice, every step brings them together, and no slot that is read is touched."""
@@ -119,6 +122,9 @@ def test_sliding_joins_the_holes(pieces: Sequence[tuple[bool, int]], wanted: int
             pool.give_back(move.freed)
         for base, placed in sets.items():
             assert tuple(slots[base : base + placed.place.length]) == placed.backends
+        assert [slot for hole in pool.holes for slot in range(hole.base, hole.base + hole.length)] == free_slots(
+            [placed.place for placed in sets.values()]
+        )
     assert pool.longest >= wanted
     assert sorted(sorted(placed.backends) for placed in sets.values()) == members
 
