@@ -22,6 +22,7 @@ from kubeproxy_ebpf.layout.changes import (
 from kubeproxy_ebpf.layout.contents import ONE, Contents
 from kubeproxy_ebpf.layout.keys import DELETE_PHASES, INSERT_PHASES
 from kubeproxy_ebpf.layout.layout import Layout
+from kubeproxy_ebpf.layout.restore import used_part
 from kubeproxy_ebpf.layout.self_test import is_self_tests
 from kubeproxy_ebpf.layout.states import PortState
 from kubeproxy_ebpf.map_schema import OriginEntry, ServiceEntry
@@ -68,15 +69,17 @@ def _repair(store: MapStore, name: ArrayMap, at: int, wanted: bytes) -> Iterator
 
 def _repair_free_entries(contents: Contents, store: MapStore) -> Iterator[Change]:
     """Mark entries as free that are nobody's: readers remember ids longer than a grace period."""
-    for backend in contents.backends.free:
-        found = store.array(ArrayMap.BACKENDS)[backend * schema.BACKEND_SIZE : (backend + 1) * schema.BACKEND_SIZE]
-        *_, flags, _ = next(schema.unpack_owners(found))
-        if flags:
-            word = schema.backend_state_word(contents.generations[backend], 0, 0)
+    used = {backend for port in contents.ports.values() for backend in port.backends} | contents.epochs.backend_ids
+    data = used_part(store, ArrayMap.BACKENDS)
+    for backend, (_, _, _, _, flags, _) in enumerate(schema.unpack_owners(data)):
+        if flags and backend and backend not in used:
+            generation = contents.generations[backend] if backend < len(contents.generations) else 0
+            word = schema.backend_state_word(generation, 0, 0)
             yield PublishWord(Phase.RELEASE, ArrayMap.BACKENDS, backend, schema.BACKEND_STATE_OFFSET, word)
-    for origin in contents.origins.free:
-        found = store.array(ArrayMap.ORIGINS)[origin * schema.ORIGIN_SIZE : (origin + 1) * schema.ORIGIN_SIZE]
-        if any(schema.unpack_origin(found)[1:]):
+    used = {owner.origin for owner in contents.owners.values()}
+    data = used_part(store, ArrayMap.ORIGINS)
+    for origin, (_, service, kind) in enumerate(schema.unpack_origins(data)):
+        if (service or kind) and origin and origin not in used:
             yield PublishWord(Phase.RETIRE, ArrayMap.ORIGINS, origin, schema.ORIGIN_OWNER_OFFSET, 0)
 
 

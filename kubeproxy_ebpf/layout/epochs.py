@@ -78,3 +78,8 @@ class Epochs:
     def service_ids(self) -> frozenset[int]:
         """The service ids that wait with their names."""
         return frozenset((*self.open.services, *(self.closed.services if self.closed else ())))
+
+    @property
+    def backend_ids(self) -> frozenset[int]:
+        """The ids of the backends that wait to be marked as free."""
+        return frozenset((*self.open.backends, *(self.closed.backends if self.closed else ())))

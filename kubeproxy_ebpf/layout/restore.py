@@ -44,7 +44,7 @@ class _Parts(NamedTuple):
 def find(store: MapStore) -> Found:
     """Read the maps."""
     found = Found()
-    found.backend_data = _used_part(store, ArrayMap.BACKENDS)
+    found.backend_data = used_part(store, ArrayMap.BACKENDS)
     # A self-test that begins meanwhile has its frontend before its address: so its address is recognised.
     addresses = list(store.entries(HashMap.ADDRESSES))
     frontends, self_tests = _find_frontends(store, found)
@@ -56,14 +56,14 @@ def find(store: MapStore) -> Found:
         frontends=frontends,
         source_ranges=_find_source_ranges(store, found),
     )
-    services, slots = _used_part(store, ArrayMap.SERVICES), _used_part(store, ArrayMap.SLOTS)
+    services, slots = used_part(store, ArrayMap.SERVICES), used_part(store, ArrayMap.SLOTS)
     found.states = list(_states(found, parts, services, slots))
     _find_addresses(addresses, found, self_tests)
     _find_free(found, services, slots)
     return found
 
 
-def _used_part(store: MapStore, name: ArrayMap) -> bytes:
+def used_part(store: MapStore, name: ArrayMap) -> bytes:
     """Return an array up to its last entry that is not zero."""
     data, size = store.array(name), schema.ENTRY_SIZES[name]
     zeros, end = bytes(_CHUNK * size), len(data)
@@ -75,7 +75,7 @@ def _used_part(store: MapStore, name: ArrayMap) -> bytes:
 
 def _find_frontends(store: MapStore, found: Found) -> tuple[dict[int, list[bytes]], set[bytes]]:
     """Find the frontends whose origins are theirs, by service id; and the addresses of the self-test."""
-    origins = list(schema.unpack_origins(_used_part(store, ArrayMap.ORIGINS)))
+    origins = list(schema.unpack_origins(used_part(store, ArrayMap.ORIGINS)))
     capacity = store.capacity(ArrayMap.SERVICES)
     by_service: dict[int, list[bytes]] = defaultdict(list)
     pointed: set[int] = set()

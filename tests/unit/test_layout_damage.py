@@ -19,7 +19,7 @@ from kubeproxy_ebpf.model.objects import Protocol
 from kubeproxy_ebpf.plan.service_plan import FrontendKey, FrontendKind
 from kubeproxy_ebpf.testing import SMALL, FakeMapStore
 from kubeproxy_ebpf.writer import apply_changes
-from tests.layout_world import Node, World, check_answers, check_settled, world_of, worlds
+from tests.layout_world import Node, World, check_answers, check_no_backend_is_left, check_settled, world_of, worlds
 
 KEY_SIZES = {
     HashMap.ADDRESSES: (16, 4),
@@ -101,6 +101,7 @@ def test_audit_mends_what_changed_under_a_running_agent(world: World, damage: Se
         one.do(store)
     apply_changes(store, audit(node.layout, store))
     check_answers(store, world)
+    check_no_backend_is_left(store, world)
     assert audit(node.layout, store) == ()
 
 
