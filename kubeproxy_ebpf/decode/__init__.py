@@ -11,5 +11,6 @@ from kubeproxy_ebpf.decode.endpoint_slice import decode_endpoint_slice
 from kubeproxy_ebpf.decode.errors import ObjectError
 from kubeproxy_ebpf.decode.node import decode_node
 from kubeproxy_ebpf.decode.service import decode_service
+from kubeproxy_ebpf.decode.service_cidr import decode_service_cidr
 
-__all__ = ["ObjectError", "decode_endpoint_slice", "decode_node", "decode_service"]
+__all__ = ["ObjectError", "decode_endpoint_slice", "decode_node", "decode_service", "decode_service_cidr"]

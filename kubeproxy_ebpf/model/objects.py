@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Service, EndpointSlice and Node, reduced to what decides about packets.
+"""Service, EndpointSlice, Node and ServiceCIDR, reduced to what decides about packets.
 
 Made by :mod:`kubeproxy_ebpf.decode`, the only reader of raw objects. Everything here is
 immutable, normalised (defaults filled in, families told apart by address) and already within bounds.
@@ -130,6 +130,17 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceCIDR:
+    """Ranges of ClusterIPs: one prefix, or one of each family."""
+
+    name: ObjectName
+    cidrs: tuple[Prefix, ...] = ()
+    uid: str = ""
+    problems: tuple[str, ...] = ()
+    """One sentence each on what of the object was not usable and is left out, and the remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ignored:
     """A well-formed object that is none of this proxy's business, e.g. a headless Service."""
 
@@ -138,3 +149,7 @@ class Ignored:
     reason: str
     """Half a sentence that says why, with the object as its subject: ``has no ClusterIP``."""
     uid: str = ""
+
+
+KubernetesObject = Service | EndpointSlice | Node | ServiceCIDR | Ignored
+"""Whatever a decoder gives."""
