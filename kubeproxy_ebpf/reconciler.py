@@ -8,15 +8,15 @@ on that Service: it keeps what it has and waits for another try, and nothing els
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import structlog
 
 from kubeproxy_ebpf import map_schema
 from kubeproxy_ebpf.backoff import Backoff
+from kubeproxy_ebpf.garbage import collecting_later
 from kubeproxy_ebpf.layout.audit import audit
 from kubeproxy_ebpf.layout.changes import ArrayMap
 from kubeproxy_ebpf.layout.errors import LayoutError
@@ -60,12 +60,17 @@ class Reconciler:
         store: MapStore,
         clock: Callable[[], float],
         start_grace_period: Callable[[], None],
+        report: Callable[[ObjectName, str, str], None] | None = None,
     ) -> None:
-        """Start with nothing done. ``start_grace_period`` must lead to one call of :meth:`readers_are_gone`."""
+        """Start with nothing done. ``start_grace_period`` must lead to one call of :meth:`readers_are_gone`.
+
+        ``report`` is told what is wrong with a Service: its name, a word for the kind of problem, and a sentence.
+        """
         self._cluster = cluster
         self._layout = layout
         self._store = store
         self._start_grace_period = start_grace_period
+        self._tell = report or _tell_nobody
         self._retries: Backoff[ObjectName] = Backoff(clock)
         self._problems: dict[ObjectName, tuple[str, ...]] = {}
         self._refusals: dict[ObjectName, str] = {}
@@ -79,7 +84,7 @@ class Reconciler:
         cluster state ``is_complete``: until then they may just not have been read.
         """
         names = tuple(dict.fromkeys((*self._cluster.take_dirty(), *self._retries.due())))
-        with _collecting_later() if len(names) > MOST_AT_ONCE else nullcontext():
+        with collecting_later() if len(names) > MOST_AT_ONCE else nullcontext():
             parts = range(0, len(names), MOST_AT_ONCE)
             writes = sum(self._write(names[start : start + MOST_AT_ONCE]) for start in parts)
         if is_complete and not self._pruned:
@@ -168,6 +173,7 @@ class Reconciler:
             _log.info("service_problems_gone", service=str(name))
         for problem in problems:
             _log.warning("service_problem", service=str(name), problem=problem)
+            self._tell(name, "ServiceProblem", problem)
 
     def _log_refusal(self, error: LayoutError) -> None:
         """Log why a Service is not served, once per reason: another map that is full needs another remedy."""
@@ -175,18 +181,11 @@ class Reconciler:
         if self._refusals.get(error.service) != reason:
             self._refusals[error.service] = reason
             _log.error("service_not_served", service=str(error.service), map=error.map_name, reason=reason)
+            self._tell(error.service, "ServiceNotServed", reason)
 
 
-@contextmanager
-def _collecting_later() -> Iterator[None]:
-    """Keep the cyclic collector out of a bulk: it would walk all that is being built, again and again, for nothing."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+def _tell_nobody(_name: ObjectName, _reason: str, _note: str) -> None:
+    """Leave it to the log."""
 
 
 def _log_failure(failure: FailedWrite) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from kubeproxy_ebpf.manifests.file import KubernetesObject, ObjectKey, PlacedObject
+from kubeproxy_ebpf.manifests.file import PlacedObject
+from kubeproxy_ebpf.model.objects import KubernetesObject
+from kubeproxy_ebpf.source import ObjectKey
 
 _NOTHING: Mapping[ObjectKey, PlacedObject] = {}
 

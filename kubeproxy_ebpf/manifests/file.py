@@ -18,10 +18,15 @@ from typing import Final, NamedTuple
 import orjson
 
 from kubeproxy_ebpf import yaml_reader
-from kubeproxy_ebpf.decode import ObjectError, decode_endpoint_slice, decode_node, decode_service
-from kubeproxy_ebpf.model.objects import EndpointSlice, Ignored, Node, ObjectName, Service
-
-KubernetesObject = Service | EndpointSlice | Node | Ignored
+from kubeproxy_ebpf.decode import (
+    ObjectError,
+    decode_endpoint_slice,
+    decode_node,
+    decode_service,
+    decode_service_cidr,
+)
+from kubeproxy_ebpf.model.objects import Ignored, KubernetesObject, Node, ObjectName
+from kubeproxy_ebpf.source import ObjectKey
 
 LARGEST_FILE: Final = 64 << 20
 MOST_PROBLEMS: Final = 20
@@ -31,17 +36,6 @@ _AT_ONCE: Final = 100
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 _FIELD_PART: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
-
-
-class ObjectKey(NamedTuple):
-    """Which object: there is one of a kind, namespace and name."""
-
-    kind: str
-    name: ObjectName
-
-    def __str__(self) -> str:
-        """Return ``Service default/web``."""
-        return f"{self.kind} {self.name}"
 
 
 class ManifestProblem(NamedTuple):
@@ -273,6 +267,7 @@ _DECODERS: Final[Mapping[str, _Decoder]] = {
     "Service": _Decoder("", decode_service),
     "EndpointSlice": _Decoder("discovery.k8s.io", decode_endpoint_slice),
     "Node": _Decoder("", decode_node),
+    "ServiceCIDR": _Decoder("networking.k8s.io", decode_service_cidr),
 }
 
 

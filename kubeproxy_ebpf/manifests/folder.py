@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import structlog
 
@@ -21,27 +21,20 @@ from kubeproxy_ebpf.manifests.claims import Claims
 from kubeproxy_ebpf.manifests.file import (
     MOST_PROBLEMS,
     FileContent,
-    KubernetesObject,
     ManifestProblem,
-    ObjectKey,
     PlacedObject,
     UnreadableFileError,
     read_objects,
     read_text,
 )
 from kubeproxy_ebpf.manifests.watch import FolderWatch, list_manifests
+from kubeproxy_ebpf.model.objects import KubernetesObject
+from kubeproxy_ebpf.source import ObjectKey, Occurrence, Update
 
 SET_ASIDE_SECONDS: Final = 1.0
 """How long a file counts that an editor renamed to ``name~`` and has not written anew yet."""
 
 _log = structlog.get_logger(__name__)
-
-
-class Update(NamedTuple):
-    """The newest state of one object; None: it is gone."""
-
-    key: ObjectKey
-    newest: KubernetesObject | None
 
 
 class ManifestFolder:
@@ -62,6 +55,7 @@ class ManifestFolder:
         self._file_problems: dict[str, tuple[ManifestProblem, ...]] = {}
         self._rival_problems: dict[str, tuple[ManifestProblem, ...]] = {}
         self._folder_problem: ManifestProblem | None = None
+        self._is_listed = False
 
     @property
     def problems(self) -> tuple[ManifestProblem, ...]:
@@ -70,15 +64,30 @@ class ManifestFolder:
         found = tuple(problem for name in names for problem in self._problems_of(name))
         return (self._folder_problem, *found) if self._folder_problem else found
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether every file was read once."""
+        return self._is_listed
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing that the files may hold is missing."""
+        return self._is_listed and all(problem.is_partial for problem in self.problems)
+
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when something may have changed."""
         return self._watch.fileno()
 
     def due(self) -> float | None:
         """Return after how many seconds :meth:`drain` is to be called even if nothing becomes readable; None: never."""
+        if not self._is_listed:
+            return 0.0
         if not self._set_aside:
             return None
         return max(0.0, min(self._set_aside.values()) - self._clock())
+
+    def report(self, occurrence: Occurrence) -> None:
+        """Nobody listens at a folder; the log has it."""
 
     def close(self) -> None:
         """Stop watching."""
@@ -94,10 +103,14 @@ class ManifestFolder:
 
     def read_all(self) -> list[Update]:
         """Read every file that changed since it was last read: the initial listing, when called first."""
-        return self._refresh(self._all_names())
+        updates = self._refresh(self._all_names())
+        self._is_listed = True
+        return updates
 
     def drain(self) -> list[Update]:
-        """Read the files that changed since the last call, and return what that means. Empty if nothing."""
+        """Read the files that changed since the last call, all of them at first, and return what that means."""
+        if not self._is_listed:
+            return self.read_all()
         seen = self._watch.drain()
         now = self._clock()
         names = set(seen.names)

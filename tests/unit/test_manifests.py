@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from kubeproxy_ebpf.manifests import ManifestFolder, ManifestFolderError, ObjectKey, Update
+from kubeproxy_ebpf.manifests import ManifestFolder, ManifestFolderError
 from kubeproxy_ebpf.manifests.file import read_text
 from kubeproxy_ebpf.model.address import format_address
-from kubeproxy_ebpf.model.objects import EndpointSlice, Ignored, Node, ObjectName, Service
+from kubeproxy_ebpf.model.objects import EndpointSlice, Ignored, KubernetesObject, Node, ObjectName, Service
+from kubeproxy_ebpf.source import ObjectKey, Update
 
 
 def service(name: str, address: str = "10.96.0.1", extra: str = "") -> str:
@@ -80,12 +81,17 @@ def named(name: str, kind: str = "Service") -> ObjectKey:
     return ObjectKey(kind, ObjectName("" if kind == "Node" else "default", name))
 
 
+def newest(updates: list[Update]) -> dict[ObjectKey, KubernetesObject | None]:
+    """Return the newest state of each object that changed."""
+    return {update.key: update.newest for update in updates}
+
+
 def said(updates: list[Update]) -> dict[str, str | None]:
     """Return, by name, the first ClusterIP of each Service that changed; None for one that is gone."""
     result: dict[str, str | None] = {}
-    for key, newest in updates:
-        assert newest is None or isinstance(newest, Service)
-        result[key.name.name] = format_address(newest.cluster_ips[0]) if newest else None
+    for key, state in newest(updates).items():
+        assert state is None or isinstance(state, Service)
+        result[key.name.name] = format_address(state.cluster_ips[0]) if state else None
     return result
 
 
@@ -107,7 +113,7 @@ def test_every_kind_of_object(path: Path, folder: ManifestFolder) -> None:
     """Services, slices, nodes and what is none of our business, in several documents of a file."""
     ignored = service("headless", "None")
     (path / "all.yaml").write_text("---\n".join(["", service("web"), SLICE, NODE, ignored, "kind: Pod\n", "# no\n"]))
-    updates = dict(folder.read_all())
+    updates = newest(folder.read_all())
     assert isinstance(updates[named("web")], Service)
     assert isinstance(updates[named("web-abc", "EndpointSlice")], EndpointSlice)
     assert isinstance(updates[named("node-a", "Node")], Node)
@@ -122,7 +128,7 @@ def test_lists(path: Path, folder: ManifestFolder) -> None:
     outer = {"apiVersion": "v1", "kind": "List", "items": [inner, {"kind": "List", "items": None}, {"kind": "Pod"}]}
     (path / "a.json").write_text(json.dumps(outer))
     (path / "b.yml").write_text(json.dumps(outer).replace('"b"', '"c"'))
-    assert [key for key, _ in folder.read_all()] == [named("b"), named("c")]
+    assert list(newest(folder.read_all())) == [named("b"), named("c")]
     assert folder.problems == ()
 
 
@@ -135,7 +141,7 @@ def test_long_list(path: Path, folder: ManifestFolder, suffix: str) -> None:
     items[250]["spec"] = 5
     lines = ",\n".join(json.dumps(item) for item in items)
     (path / f"a.{suffix}").write_text(f'{{"kind": "List", "items": [\n{lines}]}}')
-    names = {key.name.name for key, _ in folder.read_all()}
+    names = {key.name.name for key in newest(folder.read_all())}
     assert names == {f"s{number}" for number in range(350)} - {"s250"}
     (problem,) = folder.problems
     assert (problem.line, problem.subject) == (252, "Service default/s250")
@@ -210,6 +216,7 @@ def test_only_the_changed_file_is_read(path: Path, folder: ManifestFolder, monke
 
 def test_a_file_counts_when_its_writer_is_done(path: Path, folder: ManifestFolder) -> None:
     """A file that is open for writing is not read, however much of it is there; nor one that was emptied."""
+    assert folder.read_all() == []
     file = path / "a.yaml"
     with file.open("w") as opened:
         opened.write(service("web"))
@@ -409,13 +416,13 @@ def test_malformed_object(path: Path, folder: ManifestFolder) -> None:
     file.write_text(
         service("a", "10.96.0.7") + "---\n" + service("b", extra="  sessionAffinity: [no]\n") + "---\n" + SLICE
     )
-    updates = dict(folder.drain())
+    updates = newest(folder.drain())
     assert set(updates) == {named("a"), named("web-abc", "EndpointSlice")}
     (problem,) = folder.problems
     assert (problem.line, problem.subject) == (18, "Service default/b")
     assert "spec.sessionAffinity" in problem.reason
     file.write_text(service("a", "10.96.0.7"))
-    assert dict(folder.drain()) == {named("b"): None, named("web-abc", "EndpointSlice"): None}
+    assert newest(folder.drain()) == {named("b"): None, named("web-abc", "EndpointSlice"): None}
     assert folder.problems == ()
 
 

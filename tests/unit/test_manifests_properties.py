@@ -11,7 +11,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubeproxy_ebpf.manifests import KubernetesObject, ManifestFolder, ObjectKey
+from kubeproxy_ebpf.manifests import ManifestFolder
+from kubeproxy_ebpf.model.objects import KubernetesObject
+from kubeproxy_ebpf.source import ObjectKey
 
 FILES = ("a.yaml", "b.yaml", "c.json", "d.txt", "a.yaml~")
 OBJECTS = st.dictionaries(st.sampled_from("uvwxyz"), st.integers(1, 3), max_size=4)
@@ -51,7 +53,7 @@ def change(path: Path, what: str, name: str | tuple[str, str], objects: dict[str
 
 def follow(state: State, folder: ManifestFolder) -> None:
     """Take over what the folder says has changed; nothing that is no change may be told."""
-    for key, newest in folder.drain():
+    for key, newest, _ in folder.drain():
         assert state.get(key) != newest
         if newest is None:
             del state[key]
@@ -62,7 +64,7 @@ def follow(state: State, folder: ManifestFolder) -> None:
 def fresh(path: Path) -> tuple[State, int]:
     """Return what a fresh look at the folder says, and how many problems it has."""
     with ManifestFolder(path) as folder:
-        state = {key: newest for key, newest in folder.read_all() if newest is not None}
+        state = {key: newest for key, newest, _ in folder.read_all() if newest is not None}
         return state, len(folder.problems)
 
 
