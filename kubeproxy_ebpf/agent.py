@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent: one loop that waits for what changed and has the reconciler write it.
 
-Everything that decides runs in this one thread. Sources are file descriptors; the only other thread waits for
-grace periods, which block in the kernel.
+Everything that decides runs in this one thread. Sources are file descriptors. The only other threads wait for
+grace periods, which block in the kernel, and for the API server.
 """
 
 from __future__ import annotations
@@ -10,57 +10,43 @@ from __future__ import annotations
 import gc
 import selectors
 import time
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import ExitStack, closing, suppress
 
 import structlog
 
-from kubeproxy_ebpf import __version__, map_schema, sd_notify
+from kubeproxy_ebpf import __version__, sd_notify
 from kubeproxy_ebpf.config.configuration import Configuration
 from kubeproxy_ebpf.datapath import loader
-from kubeproxy_ebpf.datapath.addresses import AddressMonitor, NodeAddresses
+from kubeproxy_ebpf.datapath.addresses import AddressMonitor
 from kubeproxy_ebpf.datapath.cgroups import find_cgroup_root
 from kubeproxy_ebpf.datapath.netns_cookie import host_netns_cookie
 from kubeproxy_ebpf.layout import restore
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 from kubeproxy_ebpf.layout.layout import Layout
-from kubeproxy_ebpf.manifests import ManifestFolder, Update
 from kubeproxy_ebpf.map_schema import SettingsEntry
-from kubeproxy_ebpf.model.address import Address
-from kubeproxy_ebpf.model.objects import Node
-from kubeproxy_ebpf.model.settings import NodeState, Settings
-from kubeproxy_ebpf.plan.cluster import ClusterState
+from kubeproxy_ebpf.model.objects import ObjectName
+from kubeproxy_ebpf.observer import Observer
 from kubeproxy_ebpf.reconciler import Reconciler, SyncResult
+from kubeproxy_ebpf.source import ObjectKey, Occurrence, Source
+from kubeproxy_ebpf.sources import open_source
 from kubeproxy_ebpf.wakeups import GracePeriodThread, StopRequestedError, StopSignals
 
 _log = structlog.get_logger(__name__)
-
-
-class NoSourceError(Exception):
-    """Nothing says which Services there are, or an API server does, which is no source yet."""
-
-    def __init__(self, kubeconfig: Path | None) -> None:
-        """Say why the configured kubeconfig, if there is one, does not do, and the remedy."""
-        what = "no source of Services"
-        if kubeconfig is not None:
-            what += f": kubeconfig is {kubeconfig}, but Services cannot be taken from an API server yet"
-        super().__init__(f"{what}: name a folder of manifests with --manifests")
 
 
 def run(configuration: Configuration) -> int:
     """Serve this node's Services until SIGTERM or SIGINT; return the exit code. What is in the kernel stays.
 
     Raises:
-        NoSourceError: the configuration names no source that can be used.
+        NoSourceError: the configuration names no source.
         ManifestFolderError: the folder of manifests cannot be watched.
+        KubeconfigError: it is not said how to reach the API server.
         DatapathError: the data plane cannot be loaded.
     """
-    if configuration.manifests is None:
-        raise NoSourceError(configuration.kubeconfig)
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         sd_notify.notify_status("loading")
-        folder = stack.enter_context(ManifestFolder(configuration.manifests))
+        source = stack.enter_context(closing(open_source(configuration)))
         monitor = stack.enter_context(AddressMonitor())
         datapath = stack.enter_context(
             loader.load(
@@ -72,7 +58,7 @@ def run(configuration: Configuration) -> int:
         )
         grace_periods = stack.enter_context(GracePeriodThread(datapath.store.wait_for_readers))
         agent = _Agent(
-            configuration, folder=folder, monitor=monitor, datapath=datapath, grace_periods=grace_periods, stop=stop
+            configuration, source=source, monitor=monitor, datapath=datapath, grace_periods=grace_periods, stop=stop
         )
         with suppress(StopRequestedError):
             agent.serve()
@@ -88,96 +74,79 @@ class _Agent:
         self,
         configuration: Configuration,
         *,
-        folder: ManifestFolder,
+        source: Source,
         monitor: AddressMonitor,
         datapath: loader.Datapath,
         grace_periods: GracePeriodThread,
         stop: StopSignals,
     ) -> None:
         """Take over what the maps hold."""
-        self._configuration = configuration
-        self._folder = folder
+        self._source = source
         self._monitor = monitor
         self._grace_periods = grace_periods
         self._stop = stop
-        self._addresses = monitor.read()
+        self._observer = Observer(configuration.settings, configuration.node_name, monitor.read())
         self._netns_cookie = host_netns_cookie()
-        self._node: Node | None = None
-        self._cluster = ClusterState(configuration.settings, self._node_state())
+        self._settings: SettingsEntry | None = None
         layout = Layout({name: datapath.store.capacity(name) for name in (*ArrayMap, *HashMap)})
         if datapath.restored:
             layout.adopt(restore.find(datapath.store))
         self._reconciler = Reconciler(
-            cluster=self._cluster,
+            cluster=self._observer.cluster,
             layout=layout,
             store=datapath.store,
             clock=time.monotonic,
             start_grace_period=grace_periods.start,
+            report=self._report,
         )
-        self._next_audit = time.monotonic() + configuration.audit_period
+        self._audit_period = configuration.audit_period
+        self._next_audit = time.monotonic() + self._audit_period
+        self._is_ready = False
 
     def serve(self) -> None:
-        """Run until told to stop. Nothing is written before every manifest has been read."""
+        """Run until told to stop. Nothing is written before the source has said everything once."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._stop, selectors.EVENT_READ, None)
-            selector.register(self._folder, selectors.EVENT_READ, self._read_manifests)
+            selector.register(self._source, selectors.EVENT_READ, self._read_source)
             selector.register(self._monitor, selectors.EVENT_READ, self._read_addresses)
             selector.register(self._grace_periods, selectors.EVENT_READ, self._end_grace_period)
-            self._start()
             while self._stop.received is None:
                 for key, _ in selector.select(self._seconds_to_wait()):
                     if key.data is not None:
                         key.data()
-                self._read_manifests_if_due()
-                self._sync()
-                self._audit_if_due()
+                if self._source.due() == 0:
+                    self._read_source()
+                if self._is_ready:
+                    self._sync()
+                    self._apply_settings()
+                    self._audit_if_due()
+                elif self._source.is_listed:
+                    self._become_ready()
 
-    def _start(self) -> None:
-        with self._stop.cutting_short():
-            updates = self._folder.read_all()
-        self._observe(updates)
+    def _become_ready(self) -> None:
         result = self._sync()
         # Last, on a cold start: what is in a ServiceCIDR and nobody's is dropped, so everybody must be there.
         writes = result.writes + self._apply_settings()
+        self._is_ready = True
         _log.info("agent_ready", version=__version__, services=result.services, writes=writes)
         sd_notify.notify_ready(f"{result.services} services")
         gc.collect()
         gc.freeze()
 
-    def _seconds_to_wait(self) -> float:
-        waits = (self._reconciler.seconds_to_next(), self._folder.due(), self._next_audit - time.monotonic())
-        return max(0.0, min(wait for wait in waits if wait is not None))
+    def _seconds_to_wait(self) -> float | None:
+        waits = [self._source.due()]
+        if self._is_ready:
+            waits += [self._reconciler.seconds_to_next(), self._next_audit - time.monotonic()]
+        known = [wait for wait in waits if wait is not None]
+        return max(0.0, min(known)) if known else None
 
-    def _read_manifests(self) -> None:
+    def _read_source(self) -> None:
         with self._stop.cutting_short():
-            updates = self._folder.drain()
-        self._observe(updates)
-
-    def _read_manifests_if_due(self) -> None:
-        if self._folder.due() == 0:
-            self._read_manifests()
-
-    def _observe(self, updates: list[Update]) -> None:
-        for (kind, name), newest in updates:
-            if kind == "Node":
-                if name.name == self._configuration.node_name:
-                    self._node = newest if isinstance(newest, Node) else None
-                    self._cluster.set_node(self._node_state())
-            elif newest is not None and not isinstance(newest, Node):
-                self._cluster.observe(newest)
-            elif kind == "Service":
-                self._cluster.delete_service(name)
-            else:
-                self._cluster.delete_endpoint_slice(name)
+            updates = self._source.drain()
+        self._observer.observe(updates)
 
     def _read_addresses(self) -> None:
-        addresses = self._monitor.read()
-        if addresses == self._addresses:
-            return
-        self._addresses = addresses
-        _log.info("node_addresses_changed", addresses=len(addresses.interface_addresses))
-        self._cluster.set_node(self._node_state())
-        self._apply_settings()
+        self._observer.set_addresses(self._monitor.read())
 
     def _end_grace_period(self) -> None:
         self._grace_periods.finish()
@@ -185,7 +154,7 @@ class _Agent:
 
     def _sync(self) -> SyncResult:
         started = time.monotonic()
-        result = self._reconciler.sync(is_complete=all(problem.is_partial for problem in self._folder.problems))
+        result = self._reconciler.sync(is_complete=self._source.is_complete)
         if result.services:
             milliseconds = round((time.monotonic() - started) * 1000, 2)
             _log.debug("services_synced", services=result.services, writes=result.writes, milliseconds=milliseconds)
@@ -195,28 +164,18 @@ class _Agent:
         now = time.monotonic()
         if now >= self._next_audit:
             self._reconciler.audit()
-            self._next_audit = now + self._configuration.audit_period
-
-    def _node_state(self) -> NodeState:
-        """Return this node's state. Without a Node object its primary addresses are those its sockets prefer."""
-        node = self._node or Node(name=self._configuration.node_name, addresses=_sources(self._addresses))
-        return NodeState(node=node, interface_addresses=self._addresses.interface_addresses)
+            self._next_audit = now + self._audit_period
 
     def _apply_settings(self) -> int:
-        settings = _settings_entry(self._configuration.settings, self._addresses, self._netns_cookie)
+        """Write the node's settings if they changed; return how many writes it took."""
+        settings = self._observer.settings_entry(self._netns_cookie)
+        if settings == self._settings:
+            return 0
+        self._settings = settings
         return self._reconciler.apply_settings(settings)
 
-
-def _sources(addresses: NodeAddresses) -> tuple[Address, ...]:
-    return tuple(source for source in (addresses.source_ipv4, addresses.source_ipv6) if source is not None)
-
-
-def _settings_entry(settings: Settings, addresses: NodeAddresses, netns_cookie: int) -> SettingsEntry:
-    return SettingsEntry(
-        flags=map_schema.SETTINGS_LOCALHOST_NODE_PORTS if settings.has_localhost_node_ports else 0,
-        service_cidrs=settings.service_cidrs,
-        excluded_cidrs=settings.exclude_cidrs,
-        host_netns_cookie=netns_cookie,
-        host_source_ipv4=addresses.source_ipv4,
-        host_source_ipv6=addresses.source_ipv6,
-    )
+    def _report(self, service: ObjectName, reason: str, note: str) -> None:
+        """Tell whoever listens at the source's other end what is wrong with a Service."""
+        known = self._observer.cluster.service(service)
+        key = ObjectKey("Service", service)
+        self._source.report(Occurrence(key, reason, note, action="SyncService", uid=known.uid if known else ""))

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
+import threading
 from collections.abc import Callable
 
 import typer
@@ -46,8 +49,15 @@ for _verb in (run, check, dump, unload, version):
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line. A thread that still waits for an API server then is of no more use, and not waited for."""
+    try:
+        app()
+    except SystemExit as end:
+        if threading.active_count() == 1:
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
 
 
 if __name__ == "__main__":

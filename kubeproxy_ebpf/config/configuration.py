@@ -39,8 +39,10 @@ class Configuration:
     node_name: str
     settings: Settings = field(default_factory=Settings)
     manifests: Path | None = None
-    """Folder of manifests; at most one of this and ``kubeconfig`` is given."""
+    """Folder of manifests; at most one of this and ``kubeconfig`` is given, and neither in a pod."""
     kubeconfig: Path | None = None
+    api_servers: tuple[str, ...] = ()
+    """URLs; none: the server that the kubeconfig or the pod's environment names."""
     cgroup: Path | None = None
     """None: the root of the cgroup v2 hierarchy, found in mountinfo."""
     bpffs: Path = Path("/sys/fs/bpf")

@@ -65,8 +65,15 @@ KUBECONFIG: Final[Key[Path]] = Key(
     name="kubeconfig",
     kind=values.PATH,
     default=None,
-    default_text="none",
-    meaning="File that says how to reach the API server; excludes manifests. Not a source yet.",
+    default_text="none; in a pod its service account",
+    meaning="File that says how to reach the API server; excludes manifests.",
+)
+API_SERVERS: Final[Key[tuple[str, ...]]] = Key(
+    name="apiServers",
+    kind=values.URLS,
+    default=_DEFAULTS.api_servers,
+    default_text="the one that kubeconfig or pod name",
+    meaning="URLs of API servers in their place, each tried when one before it does not answer; excludes manifests.",
 )
 CGROUP: Final[Key[Path]] = Key(
     name="cgroup",
@@ -189,7 +196,7 @@ LOG_FORMAT: Final = Key(
 )
 
 KEYS: Final[tuple[Key[Any], ...]] = (
-    NODE_NAME, MANIFESTS, KUBECONFIG, CGROUP, BPFFS,
+    NODE_NAME, MANIFESTS, KUBECONFIG, API_SERVERS, CGROUP, BPFFS,
     NODE_PORT_ADDRESSES, LOCALHOST_NODE_PORTS, SERVICE_CIDRS, EXCLUDE_CIDRS,
     MASQUERADE_ALL, DETECT_LOCAL_MODE, CLUSTER_CIDRS, BRIDGE_INTERFACE, INTERFACE_NAME_PREFIX, BIND_ADDRESS,
     MAP_SIZES, LOCK_TIMEOUT, AUDIT_PERIOD, LOG_LEVEL, LOG_FORMAT,

@@ -137,25 +137,29 @@ def _beside_source(layer: Layer, flags: Layer) -> Layer:
     sources = {keys.MANIFESTS.name, keys.KUBECONFIG.name}
     if sources.isdisjoint(flags):
         return layer
+    if keys.MANIFESTS.name in flags:
+        sources.add(keys.API_SERVERS.name)
     return {name: given for name, given in layer.items() if name not in sources}
 
 
 def _contradictions(values: Values) -> list[Fault]:
     """Return what single values cannot show."""
     faults: list[Fault] = []
-    manifests, kubeconfig = values.given(keys.MANIFESTS), values.given(keys.KUBECONFIG)
-    if manifests and kubeconfig:
-        what = f"{kubeconfig.name}: it is given beside {manifests.name}; there is one source of objects: drop one"
-        faults.append(Fault(kubeconfig.path, what))
+    manifests = values.given(keys.MANIFESTS)
+    for key in (keys.KUBECONFIG, keys.API_SERVERS):
+        other = values.given(key)
+        if manifests and other:
+            what = f"{other.name}: it is given beside {manifests.name}; there is one source of objects: drop one"
+            faults.append(Fault(other.path, what))
     needed: Mapping[LocalDetection, keys.Key[Any]] = {
         LocalDetection.CLUSTER_CIDR: keys.CLUSTER_CIDRS,
         LocalDetection.BRIDGE_INTERFACE: keys.BRIDGE_INTERFACE,
         LocalDetection.INTERFACE_NAME_PREFIX: keys.INTERFACE_NAME_PREFIX,
     }
     mode, given = values.get(keys.DETECT_LOCAL_MODE), values.given(keys.DETECT_LOCAL_MODE)
-    key = needed.get(mode) if mode is not None else None
-    if given and mode and key and not values.get(key):
-        what = f"{given.name}: {mode.value} needs {key.name}; give it, or another mode"
+    lacking = needed.get(mode) if mode is not None else None
+    if given and mode and lacking and not values.get(lacking):
+        what = f"{given.name}: {mode.value} needs {lacking.name}; give it, or another mode"
         faults.append(Fault(given.path, what))
     return faults
 
@@ -166,6 +170,7 @@ def _configuration(values: Values, hostname: str) -> Configuration:
         settings=_settings(values),
         manifests=values.get(keys.MANIFESTS),
         kubeconfig=values.get(keys.KUBECONFIG),
+        api_servers=values.require(keys.API_SERVERS),
         cgroup=values.get(keys.CGROUP),
         bpffs=values.require(keys.BPFFS),
         map_sizes=values.require(keys.MAP_SIZES),

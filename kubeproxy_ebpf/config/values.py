@@ -30,6 +30,7 @@ _UNITS: Final[Mapping[str, float]] = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:h|ms|m|s))+", re.ASCII)
 _DURATION_PART: Final = re.compile(r"([0-9.]+)(h|ms|m|s)", re.ASCII)
 _NODE_NAME: Final = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", re.ASCII)
+_URL: Final = re.compile(r"https?://[^/?#@\s]+(/[^?#\s]*)?", re.ASCII)
 _LONGEST_NODE_NAME: Final = 253  # RFC 1123, as Kubernetes checks it
 _LONGEST_INTERFACE_NAME: Final = 15  # IFNAMSIZ less its NUL
 _LONGEST_PERIOD: Final = 7 * 24 * 3600.0
@@ -202,10 +203,24 @@ def one_of(choices: type[_Choice]) -> Kind[_Choice]:
     return Kind(expects=", ".join(f"`{word}`" for word in words), metavar="|".join(words), parse=parse)
 
 
-def _list_of(parse_item: Callable[[object], T], expects: str, most: int | None) -> Kind[tuple[T, ...]]:
+def _url(raw: object) -> str:
+    text = _text(raw, "a URL").rstrip("/")
+    if not _URL.fullmatch(text):
+        msg = f"{show(raw)} is not a URL; write scheme, host and port, e.g. https://10.0.0.1:6443"
+        raise InvalidValueError(msg)
+    return text
+
+
+def _list_of(
+    parse_item: Callable[[object], T],
+    expects: str,
+    most: int | None,
+    example: str = "10.0.0.0/8",
+    metavar: str = "CIDR,...",
+) -> Kind[tuple[T, ...]]:
     def parse(raw: object) -> tuple[T, ...]:
         if not isinstance(raw, list):
-            msg = f"{show(raw)} is not a list; write {expects}, e.g. [{raw if isinstance(raw, str) else '10.0.0.0/8'}]"
+            msg = f"{show(raw)} is not a list; write {expects}, e.g. [{raw if isinstance(raw, str) else example}]"
             raise InvalidValueError(msg)
         if most is not None and len(raw) > most:
             msg = f"it has {len(raw)} entries; write at most {most}"
@@ -218,7 +233,7 @@ def _list_of(parse_item: Callable[[object], T], expects: str, most: int | None) 
                 raise InvalidValueError(error.reason, index) from None
         return tuple(dict.fromkeys(items))
 
-    return Kind(expects=expects, metavar="CIDR,...", parse=parse, is_list=True)
+    return Kind(expects=expects, metavar=metavar, parse=parse, is_list=True)
 
 
 def prefixes(most: int | None = None) -> Kind[tuple[Prefix, ...]]:
@@ -230,6 +245,7 @@ NODE_PORT_ADDRESSES: Final = _list_of(
     _node_port_address, "a list of CIDRs and of the words `primary`, `localhost`, `all`", None
 )
 
+URLS: Final = _list_of(_url, "a list of URLs", None, example="https://10.0.0.1:6443", metavar="URL,...")
 
 MAP_SIZES: Final = Kind(
     expects="a mapping from names of maps to numbers of entries",

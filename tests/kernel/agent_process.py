@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent as a process of its own on a folder of manifests, followed through its log and its pinned maps."""
+"""The agent as a process of its own, on manifests or an API server, followed through its log and its pinned maps."""
 
 from __future__ import annotations
 
@@ -93,13 +93,15 @@ def endpoint_slice(name: str, addresses: Sequence[str], port: int = 8080) -> dic
 
 @dataclass
 class AgentProcess:
-    """One agent after the other on the same node, manifests, cgroup and bpffs."""
+    """One agent after the other on the same node, source, cgroup and bpffs."""
 
     host: Namespace
     cgroup: Path
     bpffs: Path
     manifests: Manifests
     log: Path
+    kubeconfig: Path | None = None
+    """In place of the manifests."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _log_start: int = field(default=0, init=False)
 
@@ -123,7 +125,7 @@ class AgentProcess:
         """Return the arguments of ``run``."""
         return [
             "run",
-            f"--manifests={self.manifests.path}",
+            f"--kubeconfig={self.kubeconfig}" if self.kubeconfig else f"--manifests={self.manifests.path}",
             f"--node-name={NODE_NAME}",
             f"--cgroup={self.cgroup}",
             f"--bpffs={self.bpffs}",

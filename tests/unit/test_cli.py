@@ -107,13 +107,24 @@ def test_a_bad_configuration_is_one_message(verb: str, tmp_path: Path) -> None:
     )
 
 
-def test_a_kubeconfig_alone_is_no_source_yet() -> None:
-    """Whoever names an API server learns that it is not asked, and what is read instead."""
-    result = runner.invoke(app, ["run", "--kubeconfig", "/etc/kubeconfig"])
+def test_without_a_source_it_says_which_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever names neither kubeconfig nor manifests, outside a pod, learns of both."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    result = runner.invoke(app, ["run"])
     assert result.exit_code == 1
     assert result.stderr == (
-        "error: no source of Services: kubeconfig is /etc/kubeconfig, but Services cannot be taken from an API server "
-        "yet: name a folder of manifests with --manifests\n"
+        "error: no source of Services: name a kubeconfig with --kubeconfig or a folder of manifests with --manifests; "
+        "in a pod neither is needed\n"
+    )
+
+
+def test_a_kubeconfig_that_is_not_there_is_one_message(tmp_path: Path) -> None:
+    """It is named with the remedy, before anything is loaded."""
+    result = runner.invoke(app, ["run", "--kubeconfig", str(tmp_path / "none")])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"error: {tmp_path}/none: it cannot be read (No such file or directory); "
+        "name a file that exists and may be read\n"
     )
 
 
