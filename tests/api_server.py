@@ -142,7 +142,7 @@ class ApiServer:
     async def _start(self) -> None:
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.01)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
@@ -206,14 +206,12 @@ class ApiServer:
         response.content_type = "application/json"
         await response.prepare(request)
         if lists:
-            for raw in self._objects[path].values():
-                await response.write(event("ADDED", raw))
-            await response.write(bookmark(path, self.version, LAST_BOOKMARK))
+            lines = [event("ADDED", raw) for raw in self._objects[path].values()]
+            lines.append(bookmark(path, self.version, LAST_BOOKMARK))
         else:
-            for version, line in self._history[path]:
-                if version > int(since):
-                    await response.write(line)
-        self._watches[path].append(response)
+            lines = [line for version, line in self._history[path] if version > int(since)]
+        self._watches[path].append(response)  # and in the same breath, so that nothing comes in between or twice:
+        await response.write(b"".join(lines))
         try:
             await asyncio.Event().wait()
         finally:
@@ -239,8 +237,9 @@ class ApiServer:
         await self._send(path, line)
 
     async def _send(self, path: str, line: bytes) -> None:
-        for response in self._watches[path]:
-            await response.write(line)
+        for response in list(self._watches[path]):
+            with suppress(ConnectionError):
+                await response.write(line)
 
     async def _break(self, path: str) -> None:
         for response in list(self._watches[path]):
