@@ -119,7 +119,7 @@ class _Kubeconfig:
         data = self._string(raw, f"{key}-data")
         if data:
             try:
-                return base64.b64decode(data, validate=False).decode()
+                return base64.b64decode("".join(data.split()), validate=True).decode()
             except (binascii.Error, UnicodeDecodeError) as error:
                 raise KubeconfigError(self._path, f"{key}-data is not base64 of a PEM text; mend it") from error
         file = self._string(raw, key)

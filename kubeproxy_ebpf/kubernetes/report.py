@@ -43,8 +43,8 @@ class _Written:
     path: str
     name: str
     occurrence: Occurrence
-    count: int = 0
-    written_at: float = 0.0
+    count: int = 1
+    written_at: float | None = None
     is_waiting: bool = True
 
 
@@ -73,7 +73,7 @@ class Reporter:
                 del self._known[next(iter(self._known))]
         else:
             event.count += 1
-            if event.is_waiting or time.monotonic() - event.written_at < SERIES_SECONDS:
+            if event.is_waiting or time.monotonic() - (event.written_at or 0.0) < SERIES_SECONDS:
                 return
             event.is_waiting = True
         self._waiting.append(event)
@@ -114,8 +114,8 @@ class Reporter:
         self._allowance -= 1
 
     async def _write(self, event: _Written) -> None:
-        if event.count:
-            series = {"series": {"count": event.count + 1, "lastObservedTime": _now()}}
+        if event.written_at is not None:
+            series = {"series": {"count": event.count, "lastObservedTime": _now()}}
             path = f"{event.path}/{event.name}"
             await self._client.send("PATCH", path, series, "application/merge-patch+json")
         else:
