@@ -72,6 +72,13 @@ NODE: dict[str, Any] = {
     },
 }
 
+SERVICE_CIDR: dict[str, Any] = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "ServiceCIDR",
+    "metadata": {"name": "kubernetes", "uid": "5-6"},
+    "spec": {"cidrs": ["10.96.0.0/12", "fd00:10:96::/112"]},
+}
+
 
 def changed(raw: dict[str, Any], path: str, value: object) -> dict[str, Any]:
     """Return a copy with the field at a dotted path replaced."""

@@ -25,6 +25,9 @@ _LONGEST_PREFIX = 80
 _LOOPBACK_BYTE = 127
 _MULTICAST_BYTES = range(224, 240)
 _MULTICAST_BYTE_IPV6 = 0xFF
+_OCTETS = {str(number): number for number in range(256)}
+_USUAL_FIRST = {str(number): number for number in range(1, 224) if number not in {127, 169}}
+"""The first bytes with which no special address begins."""
 _SPECIAL = {
     UNSPECIFIED_IPV4: "the unspecified",
     UNSPECIFIED_IPV6: "the unspecified",
@@ -52,6 +55,15 @@ def parse(value: object) -> Address:
     if address.startswith(MAPPED):
         raise FieldError("", f"is {show(value)}, IPv4 mapped into IPv6", "write the IPv4 address itself")
     return address
+
+
+def usual_ipv4(value: object) -> Address | None:
+    """Return a global IPv4 address, written as usual; None: whatever else it is, read it with care."""
+    try:
+        first, second, third, fourth = value.split(".")  # type: ignore[attr-defined]  # or it is no text
+        return Address(MAPPED + bytes((_USUAL_FIRST[first], _OCTETS[second], _OCTETS[third], _OCTETS[fourth])))
+    except (AttributeError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _parse_ipv4(value: str) -> Address:

@@ -80,6 +80,31 @@ def _port(value: object) -> EndpointPort | None:
 
 
 def _endpoint(value: object, family: Family) -> Endpoint:
+    return _usual_endpoint(value, family) or careful_endpoint(value, family)
+
+
+def _usual_endpoint(value: object, family: Family) -> Endpoint | None:
+    """Read an endpoint written as Kubernetes' own controller writes it, at a third of the price; None: any other."""
+    if not isinstance(value, dict) or family is not Family.IPV4:
+        return None
+    texts, conditions, node_name = value.get("addresses"), value.get("conditions"), value.get("nodeName")
+    if not isinstance(texts, list) or len(texts) != 1 or not isinstance(conditions, dict) or "hints" in value:
+        return None
+    ready, serving, terminating = conditions.get("ready"), conditions.get("serving"), conditions.get("terminating")
+    if not (isinstance(ready, bool) and isinstance(serving, bool) and isinstance(terminating, bool)):
+        return None
+    address = addresses.usual_ipv4(texts[0])
+    if address is None or not isinstance(node_name, str) or not fields.is_subdomain(node_name):
+        return None
+    return Endpoint(address, ready, serving, terminating, sys.intern(node_name))
+
+
+def careful_endpoint(value: object, family: Family) -> Endpoint:
+    """Read any endpoint.
+
+    Raises:
+        FieldError: it cannot be used.
+    """
     raw = fields.as_mapping(value)
     texts = fields.sequence(raw, "addresses", MOST_ADDRESSES)
     if not texts:

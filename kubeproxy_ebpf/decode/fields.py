@@ -137,13 +137,14 @@ def label(raw: Raw, key: str, default: str | None = None) -> str:
 
 
 @functools.lru_cache(maxsize=8192)
-def _is_subdomain(value: str) -> bool:
+def is_subdomain(value: str) -> bool:
+    """Whether a text is a DNS name (RFC 1123)."""
     return len(value) <= LONGEST_SUBDOMAIN and _SUBDOMAIN.fullmatch(value) is not None
 
 
 def subdomain(raw: Raw, key: str) -> str:
     """Return a DNS name (RFC 1123), interned: what nodes and most objects are named. It has to be there."""
     value = raw.get(key)
-    if not isinstance(value, str) or not _is_subdomain(value):
+    if not isinstance(value, str) or not is_subdomain(value):
         raise FieldError(key, f"is {show(value)}", "write a DNS name: lower-case letters, digits, '-' and '.'")
     return sys.intern(value)

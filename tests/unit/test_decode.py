@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kubeproxy_ebpf.decode import ObjectError, decode_endpoint_slice, decode_node, decode_service
+from kubeproxy_ebpf.decode import ObjectError, decode_endpoint_slice, decode_node, decode_service, decode_service_cidr
 from kubeproxy_ebpf.model.address import Family, parse_address, parse_prefix
 from kubeproxy_ebpf.model.objects import (
     Endpoint,
@@ -22,7 +22,7 @@ from kubeproxy_ebpf.model.objects import (
     ServicePort,
     TrafficPolicy,
 )
-from tests.raw_objects import NODE, SERVICE, SLICE, changed
+from tests.raw_objects import NODE, SERVICE, SERVICE_CIDR, SLICE, changed
 
 DECODERS = {"Service": decode_service, "EndpointSlice": decode_endpoint_slice, "Node": decode_node}
 
@@ -187,3 +187,15 @@ def test_texts_are_shared() -> None:
     third = decode_endpoint_slice(renamed)
     assert isinstance(third, EndpointSlice)
     assert first.endpoints[0].node_name is second.endpoints[0].node_name is third.endpoints[0].node_name
+
+
+def test_service_cidr() -> None:
+    """Its ranges count; one that cannot be read is a problem of its own."""
+    decoded = decode_service_cidr(SERVICE_CIDR)
+    assert decoded.name == ObjectName("", "kubernetes")
+    assert list(map(str, decoded.cidrs)) == ["10.96.0.0/12", "fd00:10:96::/112"]
+    partly = decode_service_cidr(changed(SERVICE_CIDR, "spec.cidrs", ["10.96.0.0/12", "everything"]))
+    assert list(map(str, partly.cidrs)) == ["10.96.0.0/12"]
+    assert partly.problems == (
+        "ServiceCIDR kubernetes: spec.cidrs[1] is 'everything'; write a CIDR such as 10.0.0.0/8 or fd00::/64",
+    )

@@ -10,18 +10,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubeproxy_ebpf.decode import ObjectError, decode_endpoint_slice, decode_node, decode_service
-from kubeproxy_ebpf.model.address import parse_address
+from kubeproxy_ebpf.decode import (
+    ObjectError,
+    decode_endpoint_slice,
+    decode_node,
+    decode_service,
+    decode_service_cidr,
+)
+from kubeproxy_ebpf.decode.endpoint_slice import _usual_endpoint, careful_endpoint
+from kubeproxy_ebpf.model.address import Family, parse_address
 from kubeproxy_ebpf.model.objects import EndpointSlice, Ignored, Service
 from kubeproxy_ebpf.model.problems import MOST_PROBLEMS
-from tests.raw_objects import NODE, SERVICE, SLICE, changed
+from tests.raw_objects import NODE, SERVICE, SERVICE_CIDR, SLICE, changed
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=80),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=20), inner, max_size=4),
     max_leaves=12,
 )
-DECODERS = {"Service": decode_service, "EndpointSlice": decode_endpoint_slice, "Node": decode_node}
+DECODERS = {
+    "Service": decode_service,
+    "EndpointSlice": decode_endpoint_slice,
+    "Node": decode_node,
+    "ServiceCIDR": decode_service_cidr,
+}
 
 
 def check(kind: str, raw: object) -> None:
@@ -80,7 +92,7 @@ def replaced(value: Any, path: tuple[str | int, ...], new: object) -> Any:
     return copied
 
 
-@pytest.mark.parametrize("raw", [SERVICE, SLICE, NODE], ids=lambda raw: raw["kind"])
+@pytest.mark.parametrize("raw", [SERVICE, SLICE, NODE, SERVICE_CIDR], ids=lambda raw: raw["kind"])
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
 def test_mutations_of_a_valid_object(raw: dict[str, Any], data: st.DataObject) -> None:
@@ -90,6 +102,24 @@ def test_mutations_of_a_valid_object(raw: dict[str, Any], data: st.DataObject) -
         path = data.draw(st.sampled_from(paths_of(mutated)), label="path")
         mutated = replaced(mutated, path, data.draw(ANY_JSON, label="value"))
     check(raw["kind"], mutated)
+
+
+@settings(deadline=None, max_examples=500)
+@given(data=st.data())
+def test_the_quick_way_reads_the_same(data: st.DataObject) -> None:
+    """An endpoint that is read the quick way is what careful reading makes of it."""
+    usual = {
+        "addresses": ["10.0.0.1"],
+        "conditions": {"ready": True, "serving": True, "terminating": False},
+        "nodeName": "n",
+    }
+    assert _usual_endpoint(usual, Family.IPV4) is not None
+    path = data.draw(st.sampled_from(paths_of(usual)), label="path")
+    odd = st.sampled_from(["127.0.0.1", "010.0.0.1", "10.0.0.256", "224.0.0.1", "169.254.0.1", "N", 0, 1]) | ANY_JSON
+    mutated = replaced(usual, path, data.draw(odd, label="value"))
+    quick = _usual_endpoint(mutated, Family.IPV4)
+    if quick is not None:
+        assert quick == careful_endpoint(mutated, Family.IPV4)
 
 
 @settings(deadline=None, max_examples=300)

@@ -266,8 +266,7 @@ def test_a_kind_that_is_not_served_counts_as_none(
     server.faults[api_server.CIDRS] = [refusing(code)] * 3
     with Following(server.kubeconfig(tmp_path), SERVICE_CIDRS) as following:
         wait_until(lambda: following.is_listed, "a list of none")
-        raw = {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "spec": {"cidrs": ["10.96.0.0/12"]}}
-        server.put(api_server.CIDRS, raw | {"metadata": {"name": "kubernetes"}}, "cidr")
+        server.put(api_server.CIDRS, raw_objects.SERVICE_CIDR, "cidr")
         wait_until(lambda: following.state, "the ServiceCIDR")
 
 
