@@ -1,37 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line's verbs, and what becomes of errors: named ones are one message, others keep their traceback."""
+"""The command line's verbs."""
 
 from __future__ import annotations
 
 import functools
-import os
-import sys
-import threading
 from collections.abc import Callable
 
 import typer
 
 from kubeproxy_ebpf.cli.check import check
 from kubeproxy_ebpf.cli.dump import dump
+from kubeproxy_ebpf.cli.reporting import errors_as_messages
 from kubeproxy_ebpf.cli.run import run
 from kubeproxy_ebpf.cli.unload import unload
 from kubeproxy_ebpf.cli.version import version
 
-_PACKAGE = "kubeproxy_ebpf"
-
 
 def _reporting(verb: Callable[..., None]) -> Callable[..., None]:
-    """Return a verb that prints the errors that this package has named: they say what to do, a traceback hides it."""
+    """Return a verb whose errors are messages."""
 
     @functools.wraps(verb)
     def reporting(**arguments: object) -> None:
-        try:
+        with errors_as_messages():
             verb(**arguments)
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] != _PACKAGE:
-                raise
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from error
 
     return reporting
 
@@ -49,15 +40,8 @@ for _verb in (run, check, dump, unload, version):
 
 
 def main() -> None:
-    """Run the command line. A thread that still waits for an API server then is of no more use, and not waited for."""
-    try:
-        app()
-    except SystemExit as end:
-        if threading.active_count() == 1:
-            raise
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else 1)
+    """Run the command line."""
+    app()
 
 
 if __name__ == "__main__":

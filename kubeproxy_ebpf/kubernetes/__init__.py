@@ -5,3 +5,8 @@
 object, and ``kinds`` says which there are; ``operator`` is kopf, which brings the Node; ``report`` writes events;
 ``source`` runs all of that in a thread of its own.
 """
+
+from kubeproxy_ebpf.lean_import import without_authorities
+
+with without_authorities():  # a tenth of a second, for a context that is not used
+    import aiohttp  # noqa: F401 - for its import

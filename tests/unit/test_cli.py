@@ -8,7 +8,6 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import orjson
 import pytest
@@ -18,10 +17,17 @@ from typer.testing import CliRunner
 from kubeproxy_ebpf import __version__
 from kubeproxy_ebpf.cli.log_output import configure_logging
 from kubeproxy_ebpf.cli.main import app
+from kubeproxy_ebpf.cli.serve import serve
 from kubeproxy_ebpf.config import Configuration, LogFormat, LogLevel
 from kubeproxy_ebpf.config.keys import KEYS
 
 runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the agent's program as a function: another one in this process would be the end of the tests."""
+    monkeypatch.setattr("kubeproxy_ebpf.cli.run.launch", lambda *arguments: sys.exit(serve(*arguments)))
 
 
 @pytest.fixture
@@ -33,10 +39,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Configuration]:
         configurations.append(configuration)
         return 7
 
-    module = ModuleType("kubeproxy_ebpf.agent")
-    module.run = record  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "kubeproxy_ebpf.agent", module)
-    monkeypatch.setattr("kubeproxy_ebpf.agent", module, raising=False)
+    monkeypatch.setattr("kubeproxy_ebpf.agent.run", record)
     return configurations
 
 
@@ -130,7 +133,7 @@ def test_a_kubeconfig_that_is_not_there_is_one_message(tmp_path: Path) -> None:
 
 def test_unknown_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, started: list[Configuration]) -> None:
     """What nobody has foreseen is not made to look like a message."""
-    monkeypatch.setattr("kubeproxy_ebpf.cli.log_output.configure_logging", lambda *_: 1 // 0)
+    monkeypatch.setattr("kubeproxy_ebpf.cli.serve.configure_logging", lambda *_: 1 // 0)
     result = runner.invoke(app, ["run"])
     assert isinstance(result.exception, ZeroDivisionError)
     assert started == []
