@@ -12,6 +12,8 @@ from types import FrameType, TracebackType
 from typing import Self
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+GATHER_SECONDS = 0.05
+"""How long a grace period waits for company: one has its price, and under churn the next has more to free."""
 
 
 class StopRequestedError(Exception):
@@ -75,7 +77,7 @@ class GracePeriodThread:
         self._wait_for_readers = wait_for_readers
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
         self._wanted = threading.Semaphore(0)
-        self._closing = False
+        self._closing = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="grace-period", daemon=True)
         self._thread.start()
@@ -96,7 +98,7 @@ class GracePeriodThread:
 
     def close(self) -> None:
         """End the thread; blocks no longer than a grace period."""
-        self._closing = True
+        self._closing.set()
         self._wanted.release()
         self._thread.join()
         os.close(self._reader)
@@ -105,7 +107,7 @@ class GracePeriodThread:
     def _run(self) -> None:
         while True:
             self._wanted.acquire()
-            if self._closing:
+            if self._closing.wait(GATHER_SECONDS):
                 return
             try:
                 self._wait_for_readers()
