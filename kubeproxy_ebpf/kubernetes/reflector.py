@@ -175,6 +175,9 @@ class Reflector:
         finally:
             self._hand_over(updates)
         self._silences = 0
+        if self._failure and self._version:
+            self._failure = ""
+            _log.info("api_watch_resumed", kind=self._kind.kind)
 
     def _take(self, event: WatchEvent, updates: list[Update]) -> None:
         if event.type == "BOOKMARK":
@@ -195,9 +198,6 @@ class Reflector:
         return self._objects.end_listing()
 
     def _hand_over(self, updates: list[Update]) -> None:
-        if self._failure and self._version:
-            self._failure = ""
-            _log.info("api_watch_resumed", kind=self._kind.kind)
         state = (self._is_listed, self._objects.refused)
         if updates or state != self._handed_over:
             self._handed_over = state
