@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -52,6 +53,7 @@ class ApiServer:
     port: int = 0
     enter: Callable[[], None] = field(default=lambda: None)
     """Called in the server's thread at first: into a network namespace, for example."""
+    tls: ssl.SSLContext | None = None
     seen: list[Seen] = field(default_factory=list)
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     """By path: each takes the place of the answer to one request."""
@@ -64,7 +66,7 @@ class ApiServer:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def put(self, path: str, raw: dict[str, Any], uid: str) -> None:
         """Create or change an object."""
@@ -104,13 +106,13 @@ class ApiServer:
         """Do not answer any more; reset every connection."""
         self._call(self._stop())
 
-    def kubeconfig(self, folder: Path, **user: object) -> Path:
+    def kubeconfig(self, folder: Path, cluster: Mapping[str, object] | None = None, **user: object) -> Path:
         """Write a kubeconfig that leads here."""
         file = folder / "kubeconfig"
         document = {
             "current-context": "test",
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-            "clusters": [{"name": "test", "cluster": {"server": self.url}}],
+            "clusters": [{"name": "test", "cluster": {"server": self.url, **(cluster or {})}}],
             "users": [{"name": "test", "user": user}],
         }
         file.write_text(json.dumps(document))
@@ -144,7 +146,7 @@ class ApiServer:
         application.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.01)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=self.tls)
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]  # it was started
 
