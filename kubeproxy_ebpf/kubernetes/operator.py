@@ -82,12 +82,14 @@ class _Logins:
     def __init__(self, client: ApiClient) -> None:
         self._client = client
         self._session: aiohttp.ClientSession | None = None
+        self._is_outdated = False
         self._delays = RetryDelays()
         self._logged_in_at = time.monotonic()
 
     async def log_in(self, **_: object) -> kopf.AiohttpSession:
-        """Return a session for the server in use; kopf asks again when it is closed or refused (401)."""
-        refused = self._session is not None and not self._session.closed
+        """Return a session for the server in use; kopf asks again when it is refused (401), or we have closed it."""
+        refused = self._session is not None and not self._is_outdated
+        self._is_outdated = False
         lasted, self._logged_in_at = time.monotonic() - self._logged_in_at, time.monotonic()
         while True:
             try:
@@ -109,6 +111,7 @@ class _Logins:
 
     def _close(self) -> None:
         """Close the session of a server that is not used any more."""
+        self._is_outdated = True
         if self._session is not None:
             self._closing = asyncio.get_running_loop().create_task(self._session.close())
 

@@ -14,11 +14,14 @@ import kopf
 import pytest
 
 from kubeproxy_ebpf.kubernetes import operator
+from kubeproxy_ebpf.kubernetes.api_client import ApiClient
+from kubeproxy_ebpf.kubernetes.login import Login
 from kubeproxy_ebpf.kubernetes.source import ApiServerSource
 from kubeproxy_ebpf.model.objects import Node
 from tests import raw_objects
 from tests.api_server import NODES, ApiServer, Fault, event, refusing, saying, status
 from tests.unit.kubernetes.following import wait_until
+from tests.unit.kubernetes.test_kubeconfig import plugin, write
 
 ZONE = "topology.kubernetes.io/zone"
 
@@ -106,6 +109,25 @@ def test_a_deleted_node_keeps_its_last_state(server: ApiServer, source: ApiServe
     server.delete(NODES, "node")
     server.put(NODES, node("b"), "node-again")
     wait_for_zone(source, "b")
+
+
+def test_a_refused_login_is_renewed(tmp_path: Path) -> None:
+    """Kopf closes a session that the server refuses and asks for another; one that we close needs no renewal."""
+
+    async def log_in_thrice() -> list[str]:
+        client = ApiClient(Login(write(tmp_path, user=plugin(tmp_path, {"token": "t"})), ()))
+        logins = operator._Logins(client)
+        runs: list[str] = []
+        for is_ours in (False, False, True):
+            if is_ours:
+                logins._close()
+            session = (await logins.log_in()).aiohttp_session
+            runs.append((tmp_path / "runs").read_text())
+            client._login._renewed_at = 0.0
+            await session.close()
+        return runs
+
+    assert asyncio.run(log_in_thrice()) == [".\n", ".\n.\n", ".\n.\n"]
 
 
 def test_an_ended_operator_kills_nobody() -> None:
