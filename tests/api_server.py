@@ -7,7 +7,7 @@ import asyncio
 import json
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import Any, Self, TypeVar
 from aiohttp import web
 
 from tests import raw_objects
+from tests.api_answers import DISCOVERY, LAST_BOOKMARK, Fault, bookmark, event, refusal
 
 T = TypeVar("T")
-Fault = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SERVICES = "/api/v1/services"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
@@ -27,7 +27,6 @@ CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
 NODES = "/api/v1/nodes"
 EVENTS = "/apis/events.k8s.io/v1/namespaces"
 KINDS = {SERVICES: "Service", SLICES: "EndpointSlice", CIDRS: "ServiceCIDR", NODES: "Node"}
-LAST_BOOKMARK = {"annotations": {"k8s.io/initial-events-end": "true"}}
 
 
 @dataclass(frozen=True)
@@ -168,15 +167,15 @@ class ApiServer:
             return refused
         if request.path.startswith(EVENTS):
             return web.json_response({}, status=201)
-        if request.path in _DISCOVERY:
-            return web.json_response(_DISCOVERY[request.path])
+        if request.path in DISCOVERY:
+            return web.json_response(DISCOVERY[request.path])
         return await self._watch(request) if request.query.get("watch") == "true" else self._list(request)
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if self.tokens is not None and token not in self.tokens:
             return refusal(401, "Unauthorized")
-        is_there = request.path in KINDS or request.path in _DISCOVERY or request.path.startswith(EVENTS)
+        is_there = request.path in KINDS or request.path in DISCOVERY or request.path.startswith(EVENTS)
         if not is_there or (request.path == CIDRS and not self.has_cidrs):
             return refusal(404, "the server could not find the requested resource")
         if "fieldSelector" in request.query and request.path == SERVICES and not self.knows_field_selector:
@@ -209,7 +208,7 @@ class ApiServer:
         await response.prepare(request)
         if lists:
             lines = [event("ADDED", raw) for raw in self._objects[path].values()]
-            lines.append(bookmark(path, self.version, LAST_BOOKMARK))
+            lines.append(bookmark(KINDS[path], self.version, LAST_BOOKMARK))
         else:
             lines = [line for version, line in self._history[path] if version > int(since)]
         self._watches[path].append(response)  # and in the same breath, so that nothing comes in between or twice:
@@ -249,78 +248,3 @@ class ApiServer:
             if request is not None and request.transport is not None:
                 request.transport.abort()
         self._watches[path].clear()
-
-
-def event(kind: str, raw: Mapping[str, Any]) -> bytes:
-    """Return an event as a line."""
-    return json.dumps({"type": kind, "object": raw}).encode() + b"\n"
-
-
-def bookmark(path: str, version: int, metadata: Mapping[str, Any] | None = None) -> bytes:
-    """Return a bookmark as a line."""
-    return event("BOOKMARK", {"kind": KINDS[path], "metadata": {"resourceVersion": str(version), **(metadata or {})}})
-
-
-def status(code: int, message: str) -> dict[str, Any]:
-    """Return what a server says when something is wrong."""
-    return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message}
-
-
-def refusal(code: int, message: str = "no", headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return an answer that is an error."""
-    return web.json_response(status(code, message), status=code, headers=headers)
-
-
-def refusing(code: int, message: str = "no", headers: Mapping[str, str] | None = None) -> Fault:
-    """Return a fault that is an error as answer."""
-
-    async def answer(_request: web.Request) -> web.StreamResponse:
-        return refusal(code, message, headers)
-
-    return answer
-
-
-def saying(*parts: bytes) -> Fault:
-    """Return a fault that answers with these bytes, and ends."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        for part in parts:
-            await response.write(part)
-        return response
-
-    return answer
-
-
-def silent() -> Fault:
-    """Return a fault that begins to answer, and then says nothing, for ever."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await asyncio.Event().wait()
-        return response
-
-    return answer
-
-
-_VERBS = ["get", "list", "watch", "create", "update", "patch", "delete"]
-_DISCOVERY: dict[str, dict[str, Any]] = {
-    "/api": {"kind": "APIVersions", "versions": ["v1"]},
-    "/apis": {"kind": "APIGroupList", "groups": []},
-    "/api/v1": {
-        "kind": "APIResourceList",
-        "groupVersion": "v1",
-        "resources": [
-            {"name": "nodes", "singularName": "node", "namespaced": False, "kind": "Node", "verbs": _VERBS},
-            {
-                "name": "namespaces",
-                "singularName": "namespace",
-                "namespaced": False,
-                "kind": "Namespace",
-                "verbs": _VERBS,
-            },
-        ],
-    },
-}

@@ -9,14 +9,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from kubeproxy_ebpf.kubernetes.api_client import ApiClient
-from kubeproxy_ebpf.kubernetes.kinds import WatchedKind
+from kubeproxy_ebpf.kubernetes.kinds import SERVICES, WatchedKind
 from kubeproxy_ebpf.kubernetes.login import Login
 from kubeproxy_ebpf.kubernetes.reflector import Batch, Reflector
-from kubeproxy_ebpf.model.objects import KubernetesObject, Node, ObjectName
+from kubeproxy_ebpf.model.objects import KubernetesObject, Node, ObjectName, Service
+from tests import raw_objects
+from tests.api_server import ApiServer
 
+COUNT = 7
+"""Services that the fixture ``server`` has."""
+CHUNK = 3
+"""Objects in a part of its lists."""
 PATIENCE = 60.0
 """Seconds."""
 
@@ -90,6 +96,25 @@ class Following:
             elif name in self.state and _uid(self.state[name]) == update.uid:
                 del self.state[name]
         self.batches.append(batch)
+
+
+def service(name: str, port: int = 80) -> dict[str, Any]:
+    """Return a Service."""
+    raw = raw_objects.changed(raw_objects.SERVICE, "metadata.name", name)
+    return raw_objects.changed(raw, "spec.ports", [{"name": "http", "port": port}])
+
+
+def cold_start(server: ApiServer, folder: Path) -> State:
+    """Return what a reflector that starts now comes to know."""
+    with Following(server.kubeconfig(folder), SERVICES) as fresh:
+        wait_until(lambda: fresh.is_listed, "a fresh list")
+        return fresh.state
+
+
+def port_of(state: State, name: str) -> int:
+    """Return the port of a Service, 0 if there is none."""
+    found = state.get(ObjectName("shop", name))
+    return found.ports[0].port if isinstance(found, Service) else 0
 
 
 def _uid(newest: KubernetesObject) -> str:

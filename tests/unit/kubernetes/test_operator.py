@@ -19,7 +19,8 @@ from kubeproxy_ebpf.kubernetes.login import Login
 from kubeproxy_ebpf.kubernetes.source import ApiServerSource
 from kubeproxy_ebpf.model.objects import Node
 from tests import raw_objects
-from tests.api_server import NODES, ApiServer, Fault, event, refusing, saying, status
+from tests.api_answers import Fault, event, refusing, saying, status
+from tests.api_server import NODES, ApiServer
 from tests.unit.kubernetes.following import wait_until
 from tests.unit.kubernetes.test_kubeconfig import plugin, write
 

@@ -17,7 +17,8 @@ from kubeproxy_ebpf.kubernetes.login import Login
 from kubeproxy_ebpf.kubernetes.report import Reporter
 from kubeproxy_ebpf.model.objects import ObjectName
 from kubeproxy_ebpf.source import ObjectKey, Occurrence
-from tests.api_server import ApiServer, refusing
+from tests.api_answers import refusing
+from tests.api_server import ApiServer
 from tests.unit.kubernetes.following import PATIENCE
 
 PATH = "/apis/events.k8s.io/v1/namespaces/shop/events"
