@@ -59,6 +59,11 @@ class Following:
         """Whether the first list is over."""
         return any(batch.is_listed for batch in self.batches)
 
+    @property
+    def refused(self) -> int:
+        """How many objects there are that cannot be used."""
+        return self.batches[-1].refused if self.batches else 0
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
