@@ -17,6 +17,8 @@ import structlog
 
 KERNEL_REASON = "kernel:"
 
+pytest_plugins = ("tests.kernel.scratch",)
+
 
 @pytest.fixture(autouse=True)
 def restored_logging() -> Iterator[None]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from kubeproxy_ebpf.datapath import netns_cookie
 from kubeproxy_ebpf.datapath.addresses import IPVS_DEVICE, AddressMonitor, NodeAddresses
 from kubeproxy_ebpf.model.address import format_address
-from tests.kernel.conftest import Starter
 from tests.kernel.namespaces import Namespace
 from tests.kernel.processes import run_in
+from tests.kernel.scratch import Starter
 
 
 def read_once() -> NodeAddresses:

@@ -16,9 +16,9 @@ from kubeproxy_ebpf.datapath import loader
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 from tests.kernel.agent_process import AgentProcess, Manifests, endpoint_slice, node, service, wait_until
 from tests.kernel.clients import after, connect_without_end, outcome, stream_without_end
-from tests.kernel.conftest import PodFactory, Starter
 from tests.kernel.namespaces import Namespace
 from tests.kernel.processes import run_in
+from tests.kernel.scratch import PodFactory, Starter
 from tests.kernel.servers import tcp_server
 from tests.kernel.state import Listing, attached_programs, eventually, pinned_ids
 

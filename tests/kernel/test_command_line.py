@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.kernel.agent_process import AgentProcess, Manifests, endpoint_slice, node, service
-from tests.kernel.conftest import PodFactory, Starter
 from tests.kernel.namespaces import Namespace
 from tests.kernel.processes import run_in
+from tests.kernel.scratch import PodFactory, Starter
 from tests.kernel.servers import tcp_server
 
 NODE_ADDRESS, POD, CLIENT, CLUSTER_IP = "192.0.2.1", "10.244.0.5", "10.244.0.9", "10.96.0.10"

@@ -15,7 +15,8 @@ from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
 from kubeproxy_ebpf.datapath.libbpf.kernel_types import AttachType
 from kubeproxy_ebpf.datapath.libbpf.memory import shared_array
-from tests.kernel.conftest import CompileObject, Starter
+from tests.kernel.conftest import CompileObject
+from tests.kernel.scratch import Starter
 from tests.kernel.state import connect_error
 
 ROUNDS = 20

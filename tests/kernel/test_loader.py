@@ -17,8 +17,9 @@ from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.kernel_types import AttachType
 from kubeproxy_ebpf.datapath.libbpf.programs import leave, load_instructions, move_immediate
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap, InsertEntry, Phase
-from tests.kernel.conftest import SMALL, CompileObject, Loader, Starter
+from tests.kernel.conftest import SMALL, CompileObject, Loader
 from tests.kernel.processes import run_in
+from tests.kernel.scratch import Starter
 from tests.kernel.state import attached_programs, connect_error, kernel_state, pinned_ids
 
 HOOKS = {hook.name.lower() for hook in AttachType}

@@ -13,7 +13,8 @@ import pytest
 from kubeproxy_ebpf.datapath import loader
 from kubeproxy_ebpf.datapath.errors import LockedError
 from kubeproxy_ebpf.datapath.pins import PinFolder
-from tests.kernel.conftest import Loader, Starter
+from tests.kernel.conftest import Loader
+from tests.kernel.scratch import Starter
 from tests.kernel.state import kernel_state
 
 

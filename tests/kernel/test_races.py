@@ -20,7 +20,8 @@ from kubeproxy_ebpf.datapath.map_store import KernelMapStore
 from kubeproxy_ebpf.layout.changes import ArrayMap
 from kubeproxy_ebpf.map_schema import ENTRY_SIZES
 from tests.kernel.churn import FRONTENDS, KEPT, SIZES, Churn
-from tests.kernel.conftest import CompileObject, Starter
+from tests.kernel.conftest import CompileObject
+from tests.kernel.scratch import Starter
 from tests.kernel.state import connect_error
 
 SECONDS = 5

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import pytest
 
 from kubeproxy_ebpf.datapath import loader
-from tests.kernel.conftest import SMALL, PodFactory, Starter
+from tests.kernel.conftest import SMALL
 from tests.kernel.namespaces import Namespace
 from tests.kernel.processes import run_in
 from tests.kernel.programs.service_maps import Endpoint, ServiceMaps
+from tests.kernel.scratch import PodFactory, Starter
 from tests.kernel.servers import tcp_server, udp_server
 
 T = TypeVar("T")
