@@ -28,6 +28,11 @@ install: ## install what is missing: Debian packages (as root) and a virtual env
 build: install ## compile the eBPF objects and the libbpf binding, in place
 	@$(PYTHON) build_bpf.py
 
+.PHONY: kubernetes
+kubernetes: install ## build Kubernetes' control plane and kube-proxy from Go modules: minutes, once
+	@tools/install-packages kubernetes
+	@$(PYTHON) -m tools.kubernetes.build
+
 .PHONY: demo
 demo: root build ## see Services work without kube-proxy (root)
 	@$(LEAVES_NOTHING) demo/run
@@ -60,18 +65,22 @@ imports: install ## check who may know whom
 
 .PHONY: unit
 unit: build ## test what needs neither root nor the kernel; takes seconds
-	@$(PYTEST) -q -m "not kernel" $(or $(TESTS),tests/unit)
+	@$(PYTEST) -q -m "not kernel and not cluster" $(or $(TESTS),tests/unit)
 
 .PHONY: kernel
 kernel: root build ## test with real programs and sockets, in namespaces of their own (root)
 	@$(LEAVES_NOTHING) $(PYTEST) -m kernel $(or $(TESTS),tests/kernel)
 
+.PHONY: cluster
+cluster: root build kubernetes ## test with a real API server in front (root)
+	@$(LEAVES_NOTHING) $(PYTEST) -m cluster $(or $(TESTS),tests/cluster)
+
 .PHONY: test
-test: root build ## check and test everything (root)
+test: root build kubernetes ## check and test everything (root)
 	@$(MAKE) --no-print-directory --keep-going lint types imports all-tests
 
 .PHONY: all-tests
-all-tests: root build
+all-tests: root build kubernetes
 	@$(LEAVES_NOTHING) $(PYTEST)
 
 .PHONY: test-kernels
@@ -80,7 +89,7 @@ test-kernels: root build ## run the kernel tests on older and newer kernels in Q
 	@$(PYTHON) -m tools.kernels $(KERNELS)
 
 .PHONY: bench
-bench: root build ## measure against kube-proxy; writes docs/benchmarks.md (root)
+bench: root build kubernetes ## measure against kube-proxy; writes docs/benchmarks.md (root)
 	@tools/install-packages bench
 	@bench/run
 

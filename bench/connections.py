@@ -9,11 +9,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import fleet, ours, rounds, world
+from bench import fleet, ours, rounds, upload, world
 from bench.charts import Axis, Series, line_chart
-from bench.control_plane import ControlPlane, kube_proxy, wait_until_synced
+from bench.control_plane import kube_proxy, wait_until_synced
 from bench.plan import ENDPOINTS, Plan
 from bench.report import Chart, Goal, Section, sizes_text
+from tools.kubernetes.control_plane import ControlPlane
 
 DIRECT = "direct"
 OURS = "ours"
@@ -76,7 +77,7 @@ def _measure_size(plan: Plan, size: int, plane: ControlPlane | None) -> Outcome:
 @contextmanager
 def _proxied(plan: Plan, plane: ControlPlane, size: int) -> Iterator[dict[str, world.Pods]]:
     """Build a node for each mode of kube-proxy, and wait until it serves."""
-    plane.fill(size, ENDPOINTS)
+    upload.fill(plane, size, ENDPOINTS)
     with ExitStack() as stack:
         nodes = {mode: stack.enter_context(world.pods(mode)) for mode in MODES}
         proxies = {

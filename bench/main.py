@@ -17,10 +17,12 @@ from pathlib import Path
 
 import structlog
 
-from bench import agent_process, bulk, connections, hook_cost, kubernetes_build, report, world
+from bench import agent_process, bulk, connections, hook_cost, report, world
 from bench.control_plane import control_plane
 from bench.loads import compile_loads
 from bench.plan import Plan, full, quick
+from tools.kubernetes.build import version as kubernetes_version
+from tools.kubernetes.errors import ApiError, BuildError, ControlPlaneError
 
 MEASURES = ("hook", "connections", "bulk", "agent")
 _NOTES = """\
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="kubeproxy-ebpf-bench-") as folder:
             sections = _measure(chosen, Path(folder))
-    except (world.WorldError, kubernetes_build.BuildError) as error:
+    except (world.WorldError, BuildError, ControlPlaneError, ApiError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{section.markdown()}")
     print(report.goals_table(sections))
     if not chosen.quick and not chosen.only:
-        versions = f"kube-proxy {kubernetes_build.version()}." if chosen.kube_proxy else ""
+        versions = f"kube-proxy {kubernetes_version()}." if chosen.kube_proxy else ""
         report.write(sections, _command(arguments), versions, _NOTES)
         print(f"written: {report.DOCUMENT}")
     return 0
@@ -101,5 +103,5 @@ def _connections(plan: Plan) -> list[report.Section]:
     with ExitStack() as stack:
         plane = None
         if plan.kube_proxy_sizes:
-            plane = stack.enter_context(control_plane(kubernetes_build.build(), plan.folder))
+            plane = stack.enter_context(control_plane(plan.folder))
         return connections.measure(plan, plane)
