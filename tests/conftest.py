@@ -31,8 +31,8 @@ def restored_logging() -> Iterator[None]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Kernel tests need root."""
-    if item.get_closest_marker("kernel") and os.geteuid() != 0:
+    """Kernel and cluster tests need root."""
+    if (item.get_closest_marker("kernel") or item.get_closest_marker("cluster")) and os.geteuid() != 0:
         pytest.skip("root is needed")
 
 

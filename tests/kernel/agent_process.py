@@ -98,10 +98,9 @@ class AgentProcess:
     host: Namespace
     cgroup: Path
     bpffs: Path
-    manifests: Manifests
+    source: Manifests | Path
+    """Manifests, or a kubeconfig."""
     log: Path
-    kubeconfig: Path | None = None
-    """In place of the manifests."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _log_start: int = field(default=0, init=False)
 
@@ -123,9 +122,10 @@ class AgentProcess:
 
     def run_arguments(self, *extra: str) -> list[str]:
         """Return the arguments of ``run``."""
+        source = self.source
         return [
             "run",
-            f"--kubeconfig={self.kubeconfig}" if self.kubeconfig else f"--manifests={self.manifests.path}",
+            f"--manifests={source.path}" if isinstance(source, Manifests) else f"--kubeconfig={source}",
             f"--node-name={NODE_NAME}",
             f"--cgroup={self.cgroup}",
             f"--bpffs={self.bpffs}",

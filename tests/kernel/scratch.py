@@ -64,13 +64,26 @@ def scratch_cgroup(make_cgroup: Callable[[], Path]) -> Path:
 
 
 @pytest.fixture
-def bpffs(tmp_path: Path) -> Iterator[Path]:
-    """Mount a BPF file system; unmounting it drops everything that is pinned in it."""
-    folder = tmp_path / "bpffs"
-    folder.mkdir()
-    subprocess.run(("mount", "-t", "bpf", "bpf", folder), check=True)
-    yield folder
-    subprocess.run(("umount", "--lazy", folder), check=True)
+def make_bpffs(tmp_path: Path) -> Iterator[Callable[[], Path]]:
+    """Mount BPF file systems; unmounting them drops everything that is pinned in them."""
+    mounted: list[Path] = []
+
+    def make() -> Path:
+        folder = tmp_path / f"bpffs-{next(_numbers)}"
+        folder.mkdir()
+        subprocess.run(("mount", "-t", "bpf", "bpf", folder), check=True)
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(("umount", "--lazy", folder), check=True)
+
+
+@pytest.fixture
+def bpffs(make_bpffs: Callable[[], Path]) -> Path:
+    """Mount a BPF file system."""
+    return make_bpffs()
 
 
 @pytest.fixture

@@ -104,10 +104,15 @@ def contents(pin_folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("restarts", [False, True], ids=["cold start", "restart"])
 def test_nobody_meets_a_half_read_folder(
-    agent: AgentProcess, client: Namespace, scratch_cgroup: Path, background: Starter, *, restarts: bool
+    agent: AgentProcess,
+    manifests: Manifests,
+    client: Namespace,
+    scratch_cgroup: Path,
+    background: Starter,
+    *,
+    restarts: bool,
 ) -> None:
     """While many files are read, no Service is seen without the endpoints that are in a later one of them."""
-    manifests = agent.manifests
     manifests.remove("web.yaml")
     manifests.write("a.yaml", service("web", CLUSTER_IP))  # its endpoints come last
     for number in range(300):
@@ -238,11 +243,11 @@ def test_second_agent_is_refused_by_name(agent: AgentProcess, ask: Ask) -> None:
 
 
 def test_endpoint_changes_make_no_bpf_system_call(
-    agent: AgentProcess, client: Namespace, scratch_cgroup: Path, ask: Ask, tmp_path: Path
+    agent: AgentProcess, manifests: Manifests, client: Namespace, scratch_cgroup: Path, ask: Ask
 ) -> None:
     """Endpoints come and go without bpf(2); a Service that appears needs it, which shows that it would be seen."""
     agent.start("--audit-period=1h")  # an audit reads the keyed maps, which is another matter
-    manifests, trace = agent.manifests, tmp_path / "trace"
+    trace = manifests.path.parent / "trace"
     command = ("strace", "-f", "-e", "trace=bpf", "-o", str(trace), "-p", str(agent.pid))
     tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:

@@ -35,7 +35,7 @@ def agent(
 ) -> Iterator[AgentProcess]:
     """Return an agent on the API server that is not started yet."""
     log, kubeconfig = tmp_path / "agent.log", server.kubeconfig(tmp_path)
-    process = AgentProcess(node_namespace, scratch_cgroup, bpffs, Manifests(tmp_path), log, kubeconfig)
+    process = AgentProcess(node_namespace, scratch_cgroup, bpffs, kubeconfig, log)
     yield process
     process.kill()
     sys.stdout.write(log.read_text() if log.exists() else "no log")
@@ -74,18 +74,18 @@ def test_nothing_is_written_before_the_node_is_known(agent: AgentProcess, server
     agent.wait_for("agent_ready")
 
 
-def test_both_sources_write_the_same(agent: AgentProcess, bpffs: Path) -> None:
+def test_both_sources_write_the_same(agent: AgentProcess, bpffs: Path, tmp_path: Path) -> None:
     """The same objects in files and from the server lead to the same maps."""
     agent.start()
     from_server = contents(agent.pin_folder)
     agent.kill()
     assert agent.run("unload", f"--bpffs={bpffs}").returncode == 0
-    agent.kubeconfig = None
+    agent.source = manifests = Manifests(tmp_path)
     for name, raw in (
         ("node", node(NODE_ADDRESS)),
         ("web", service("web", "10.96.0.10")),
         ("web-endpoints", endpoint_slice("web", ["10.1.0.21"])),
     ):
-        agent.manifests.write(f"{name}.yaml", raw)
+        manifests.write(f"{name}.yaml", raw)
     agent.start()
     assert contents(agent.pin_folder) == from_server
