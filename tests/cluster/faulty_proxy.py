@@ -39,9 +39,12 @@ class FaultyProxy:
         return cls(f"https://{address}:{port}", ours, process)
 
     @contextmanager
-    def fault(self, fault: Fault) -> Iterator[None]:
-        """Let a fault be until the block ends. Requests that are under way meet it, too, if they can."""
-        self._order(Order.BEGIN, fault)
+    def faults(self, *faults: Fault) -> Iterator[None]:
+        """Let faults be until the block ends: a request meets the first that is meant for it.
+
+        Requests that are under way are not spared, if a fault can still meet them.
+        """
+        self._order(Order.BEGIN, *faults)
         try:
             yield
         finally:
@@ -61,8 +64,8 @@ class FaultyProxy:
         self._order(Order.RESET)
 
     def wait_for_victims(self, count: int = 1) -> None:
-        """Return when the latest fault has met a number of requests."""
-        wait_until(lambda: self._order(Order.VICTIMS) >= count, f"{count} requests to meet the fault")
+        """Return when the latest faults have met a number of requests."""
+        wait_until(lambda: self._order(Order.VICTIMS) >= count, f"{count} requests to meet a fault")
 
     def wait_for_streams(self, count: int) -> None:
         """Return when there are so many watches at least."""
@@ -74,7 +77,7 @@ class FaultyProxy:
         if self._process.alive:
             self._process.kill()
 
-    def _order(self, order: Order, fault: Fault | None = None) -> int:
-        self._orders.send((order, fault))
+    def _order(self, order: Order, *faults: Fault) -> int:
+        self._orders.send((order, faults))
         answer: int = self._orders.recv()
         return answer

@@ -62,10 +62,12 @@ class Fault:
     answer: str = ""
     """The whole answer, with status 200."""
 
-    def status_object(self) -> str:
-        """Return what the API server says with such a status."""
-        said = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
-        return json.dumps(said | {"reason": self.reason, "message": "so says the proxy", "code": self.status})
+    def response(self) -> web.Response:
+        """Return the answer in the server's place."""
+        headers = {"Retry-After": str(self.retry_after)} if self.retry_after else None
+        said = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": self.status}
+        answer = self.answer or json.dumps(said | {"reason": self.reason, "message": "so says the proxy"})
+        return web.Response(status=self.status or 200, text=answer, content_type="application/json", headers=headers)
 
 
 class _Exchange:
@@ -96,7 +98,7 @@ class _Proxy:
         self._tls.load_cert_chain(certificate, key)
         self._upstream_tls = ssl.create_default_context(cafile=authority)
         self._exchanges: set[_Exchange] = set()
-        self._fault: Fault | None = None
+        self._faults: tuple[Fault, ...] = ()
         self._is_over = asyncio.Event()
         self._victims = 0
         self._obeying: set[asyncio.Task[None]] = set()
@@ -105,7 +107,7 @@ class _Proxy:
         connector = aiohttp.TCPConnector(ssl=self._upstream_tls, limit=0, force_close=True)
         timeout = aiohttp.ClientTimeout(total=None, connect=10)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
-        self._listener = web.Server(self._answer)
+        self._listener = web.Server(self._answer, handler_cancellation=True)
         self._runner = web.ServerRunner(self._listener)
         await self._runner.setup()
         await self._open()
@@ -117,19 +119,19 @@ class _Proxy:
         await self._site.start()
 
     def _take_order(self) -> None:
-        order, fault = self._orders.recv()
-        task = asyncio.ensure_future(self._obey(order, fault))
+        order, faults = self._orders.recv()
+        task = asyncio.ensure_future(self._obey(order, faults))
         self._obeying.add(task)
         task.add_done_callback(self._obeying.discard)
 
-    async def _obey(self, order: Order, fault: Fault | None) -> None:
+    async def _obey(self, order: Order, faults: tuple[Fault, ...]) -> None:
         answer = 0
         match order:
             case Order.BEGIN:
-                self._fault, self._victims, self._is_over = fault, 0, asyncio.Event()
+                self._faults, self._victims, self._is_over = faults, 0, asyncio.Event()
                 await self._spoil_what_is_under_way()
             case Order.END:
-                self._fault = None
+                self._faults = ()
                 self._is_over.set()
             case Order.CLOSE:
                 await self._site.stop()
@@ -149,8 +151,8 @@ class _Proxy:
             _reset(connection.transport)
 
     def _fault_of(self, exchange: _Exchange) -> Fault | None:
-        fault = self._fault
-        return fault if fault and re.search(fault.where, exchange.request.path_qs) else None
+        path = exchange.request.path_qs
+        return next((fault for fault in self._faults if re.search(fault.where, path)), None)
 
     async def _spoil_what_is_under_way(self) -> None:
         for exchange in list(self._exchanges):
@@ -169,31 +171,21 @@ class _Proxy:
             fault = self._fault_of(exchange)
             if fault:
                 self._victims += 1
-                if fault.status:
-                    headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after else None
-                    answer = fault.status_object()
-                    return web.Response(
-                        status=fault.status, text=answer, content_type="application/json", headers=headers
-                    )
-                if fault.answer:
-                    return web.Response(text=fault.answer, content_type="application/json")
+                if fault.status or fault.answer:
+                    return fault.response()
+                if fault.is_reset:
+                    _reset(request.transport)
                 if fault.is_silent:
                     await self._is_over.wait()
-                elif fault.is_reset:
-                    _reset(request.transport)
             return await self._pass_on(exchange)
         finally:
             self._exchanges.discard(exchange)
 
     async def _pass_on(self, exchange: _Exchange) -> web.StreamResponse:
         request, response = exchange.request, exchange.response
-        body = await request.read()
-        async with self._session.request(
-            request.method,
-            URL(self._server + request.path_qs, encoded=True),
-            headers=_passed(request.headers),
-            data=body,
-        ) as upstream:
+        url = URL(self._server + request.path_qs, encoded=True)
+        body, headers = await request.read() or None, _passed(request.headers)
+        async with self._session.request(request.method, url, headers=headers, data=body) as upstream:
             response.set_status(upstream.status)
             response.headers.update(_passed(upstream.headers))
             await response.prepare(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -34,6 +35,10 @@ class _Connection(http.client.HTTPSConnection):
     def connect(self) -> None:
         self.sock = self._tls.wrap_socket(self._make_socket(), server_hostname=self.host)
 
+    def has_ended(self) -> bool:
+        """Whether the server has ended it since the last answer: then there is something to read."""
+        return self.sock is not None and bool(select.select([self.sock], [], [], 0)[0])
+
 
 class Client:
     """Requests in the name of one user. Not for several threads at once."""
@@ -51,6 +56,8 @@ class Client:
             OSError, HTTPException: there is no answer. The next request connects anew.
         """
         headers = self._headers | ({} if body is None else {"Content-Type": content})
+        if self._connection.has_ended():
+            self._connection.close()
         try:
             self._connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = self._connection.getresponse()

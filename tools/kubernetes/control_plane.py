@@ -119,10 +119,15 @@ class ControlPlane:
         """Write a kubeconfig for a user; ``server``: the URL of what is in front of the API server."""
         return self.credentials.kubeconfig(user, server or self.server, with_certificate=with_certificate)
 
-    def audit_events(self) -> list[dict[str, Any]]:
-        """Return every request that the API server has answered, if it is audited."""
-        text = self.audit_log.read_text() if self.audit_log.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    def audit_position(self) -> int:
+        """Return how long the log of requests is: what comes then comes after this moment."""
+        return self.audit_log.stat().st_size
+
+    def audit_events(self, after: int = 0) -> list[dict[str, Any]]:
+        """Return the requests that the API server has answered after a position, if it is audited."""
+        with self.audit_log.open("rb") as file:
+            file.seek(after)
+            return [json.loads(line) for line in file if line.endswith(b"\n")]
 
     def kubectl(self, *arguments: str) -> list[str]:
         """Return the command line of a kubectl that may do everything."""

@@ -85,7 +85,8 @@ class Credentials:
 
 
 def _as_csv(user: User) -> str:
-    return f'"{user.name}","{user.name}","{",".join(user.groups)}"'
+    groups = ",".join(user.groups)
+    return f'"{user.name}","{user.name}"' + (f',"{groups}"' if groups else "")
 
 
 def _kubeconfig(server: str, authority: Path, access: dict[str, str]) -> dict[str, Any]:
