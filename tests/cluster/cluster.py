@@ -54,12 +54,13 @@ class Cluster:
         """Return all objects that an agent's sources tell it."""
         return self.objects(NODE, SERVICE, ENDPOINT_SLICE, SERVICE_CIDR)
 
-    def clear(self) -> None:
-        """Delete everything but what is the API server's."""
+    def clear(self, but: tuple[str, ...] = ()) -> None:
+        """Delete everything but what is the API server's, and what has certain names."""
+        kept = (KUBERNETES, *but)
+        selector = urllib.parse.quote(",".join(f"metadata.name!={name}" for name in kept))
         for kind in (SERVICE, ENDPOINT_SLICE, NODE, SERVICE_CIDR):
-            found = [one for one in self.objects(kind) if one["metadata"]["name"] != KUBERNETES]
+            found = [one for one in self.objects(kind) if one["metadata"]["name"] not in kept]
             for path in sorted({collection_of(one) for one in found}):
-                selector = urllib.parse.quote(f"metadata.name!={KUBERNETES}")
                 self._client.request("DELETE", f"{path}?fieldSelector={selector}")
 
     def close(self) -> None:

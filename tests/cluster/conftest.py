@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.faulty_proxy import FaultyProxy
 from tests.cluster.maps import contents, differences
 from tests.kernel.agent_process import AgentProcess, Manifests, endpoint_slice, node, service, wait_until
-from tests.kernel.clients import connect_without_end
+from tests.kernel.clients import after, connect_without_end
 from tests.kernel.namespaces import Namespace, join
 from tests.kernel.processes import Background
 from tests.kernel.scratch import PodFactory, Starter
@@ -25,7 +26,7 @@ from tools.kubernetes.credentials import NODE_PROXIER
 
 CLUSTER_TESTS = Path(__file__).parent
 CONTROL_ADDRESS, PROXY_PORT = "172.31.0.1", 7443
-NODE_ADDRESS, CLIENT = "10.1.0.1", "10.1.0.10"
+NODE_ADDRESS, OTHER_NODE_ADDRESS, CLIENT = "10.1.0.1", "10.1.0.2", "10.1.0.10"
 FIRST, SECOND = "10.1.0.21", "10.1.0.22"
 SERVERS = {FIRST: "first", SECOND: "second"}
 CONTROL_IP = "10.96.0.20"
@@ -151,3 +152,27 @@ def wait_for_truth(agent: AgentProcess, plane: ControlPlane, make_agent: AgentFa
             pytest.fail("\n".join(differences(contents(agent.pin_folder), expected)))
 
     return wait
+
+
+@pytest.fixture
+def changing(cluster: Cluster) -> Callable[[], None]:
+    """Fill the cluster; return a function that changes what there is in every way."""
+    old, new = service("again", "10.96.0.53"), service("again", "10.96.0.54")
+    goes = service("goes", "10.96.0.51"), endpoint_slice("goes", [FIRST])
+    moves = service("moves", "10.96.0.52"), endpoint_slice("moves", [FIRST])
+    cluster.put(*goes, *moves, old, endpoint_slice("again", [FIRST]))
+
+    def change() -> None:
+        cluster.remove(*goes, old)
+        cluster.put(
+            new, service("new", "10.96.0.50"), endpoint_slice("new", [SECOND]), endpoint_slice("moves", [SECOND])
+        )
+
+    return change
+
+
+@contextmanager
+def undisturbed(traffic: Background) -> Iterator[None]:
+    """Check that the control Service is served from now until the block ends."""
+    yield
+    assert after(traffic, time.monotonic()).answers.keys() == {"first"}

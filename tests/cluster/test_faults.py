@@ -6,18 +6,15 @@ Meanwhile connections to a Service that nobody changes meet its endpoint, every 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
-from tests.cluster.cluster import Cluster, event
-from tests.cluster.conftest import FIRST, SECOND
+from tests.cluster.cluster import event
+from tests.cluster.conftest import undisturbed
 from tests.cluster.faulty_proxy import FaultyProxy
 from tests.cluster.spoiling import WATCH, Fault
-from tests.kernel.agent_process import AgentProcess, endpoint_slice, service
-from tests.kernel.clients import after
+from tests.kernel.agent_process import AgentProcess
 from tests.kernel.processes import Background
 
 STATUS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "so says the proxy"}
@@ -53,30 +50,6 @@ STREAMS = {
     "a type that nobody knows": Fault(where=OF_REFLECTORS, event=event("RENAMED", POD)),
 }
 """What comes in watches that are under way, and first in every new one."""
-
-
-@pytest.fixture
-def changing(cluster: Cluster) -> Callable[[], None]:
-    """Fill the cluster; return a function that changes what there is in every way."""
-    old, new = service("again", "10.96.0.53"), service("again", "10.96.0.54")
-    goes = service("goes", "10.96.0.51"), endpoint_slice("goes", [FIRST])
-    moves = service("moves", "10.96.0.52"), endpoint_slice("moves", [FIRST])
-    cluster.put(*goes, *moves, old, endpoint_slice("again", [FIRST]))
-
-    def change() -> None:
-        cluster.remove(*goes, old)
-        cluster.put(
-            new, service("new", "10.96.0.50"), endpoint_slice("new", [SECOND]), endpoint_slice("moves", [SECOND])
-        )
-
-    return change
-
-
-@contextmanager
-def undisturbed(traffic: Background) -> Iterator[None]:
-    """Check that the control Service is served from now until the block ends."""
-    yield
-    assert after(traffic, time.monotonic()).answers.keys() == {"first"}
 
 
 @pytest.mark.parametrize("fault", ANSWERS.values(), ids=ANSWERS)

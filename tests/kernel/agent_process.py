@@ -101,6 +101,8 @@ class AgentProcess:
     source: Manifests | Path
     """Manifests, or a kubeconfig."""
     log: Path
+    program: Sequence[str] = ("-c", _ENTRY)
+    """Arguments of Python before those of the command line."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _log_start: int = field(default=0, init=False)
 
@@ -118,7 +120,7 @@ class AgentProcess:
     def command(self, *arguments: str) -> list[str]:
         """Return the command line that runs a verb in the node's namespace and cgroup, under the same process id."""
         enter = ["nsenter", f"--net=/proc/{self.host.pid}/ns/net"]
-        return ["sh", "-c", _JOIN, str(self.cgroup), *enter, sys.executable, "-c", _ENTRY, *arguments]
+        return ["sh", "-c", _JOIN, str(self.cgroup), *enter, sys.executable, *self.program, *arguments]
 
     def run_arguments(self, *extra: str) -> list[str]:
         """Return the arguments of ``run``."""
@@ -170,6 +172,18 @@ class AgentProcess:
     def writes(self) -> int:
         """Return how many writes into the maps it has logged since its last start."""
         return sum(int(event.get("writes", 0)) for event in self.events())
+
+    def dies_before(self, event: str) -> bool:
+        """Return whether it is killed before it logs an event."""
+        process = self.process
+        assert process is not None
+
+        def found() -> str | None:
+            if any(entry["event"] == event for entry in self.events()):
+                return event
+            return None if process.poll() is None else "end"
+
+        return wait_until(found, f"the event {event}, or the agent's end") == "end"
 
     def kill(self) -> None:
         """End it with SIGKILL."""

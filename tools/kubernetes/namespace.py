@@ -30,7 +30,9 @@ def call_inside(namespace: Path, function: Callable[[], T]) -> T:
 
 def connect(namespace: Path, address: str, port: int, timeout: float) -> socket.socket:
     """Connect from there; ``timeout`` in seconds goes for each operation."""
-    return call_inside(namespace, lambda: socket.create_connection((address, port), timeout))
+    made = call_inside(namespace, lambda: socket.create_connection((address, port), timeout))
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a request's head and body are two pieces
+    return made
 
 
 def _enter(namespace: Path) -> None:
