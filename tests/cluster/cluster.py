@@ -31,6 +31,7 @@ class Cluster:
         """Connect when first used."""
         self.plane = plane
         self._client = plane.client()
+        self._namespaces = {"default"}
 
     def put(self, *objects: Mapping[str, Any]) -> None:
         """Create objects, or replace those that there are."""
@@ -40,6 +41,16 @@ class Cluster:
     def put_many(self, objects: Iterable[Mapping[str, Any]]) -> None:
         """Create objects that are not there yet, several at a time."""
         self._for_each(objects, Client.create)
+
+    def ensure_namespace(self, name: str) -> None:
+        """Have a namespace; it stays for good."""
+        if name not in self._namespaces:
+            put(self._client, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+            self._namespaces.add(name)
+
+    def read(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an object as it is now."""
+        return self._client.read(known)
 
     def remove(self, *objects: Mapping[str, Any]) -> None:
         """Delete objects."""
@@ -81,17 +92,17 @@ class Cluster:
             list(workers.map(work, range(_WORKERS)))
 
 
-def put(client: Client, newest: Mapping[str, Any]) -> dict[str, Any]:
-    """Create an object, or replace the one that there is; return it."""
+def put(client: Client, newest: Mapping[str, Any]) -> None:
+    """Replace an object, or create it if it is not there, and give it its status."""
     try:
-        return client.create(newest)
+        client.replace(newest)
     except ApiError as error:
-        if error.status != HTTPStatus.CONFLICT:
+        if error.status != HTTPStatus.NOT_FOUND:
             raise
-    replaced = client.replace(newest)
-    if newest.get("status"):
-        return client.patch(newest, {"status": newest["status"]}, "/status")
-    return replaced
+        client.create(newest)
+    else:
+        if newest.get("status"):
+            client.patch(newest, {"status": newest["status"]}, "/status")
 
 
 def event(kind: str, what: Mapping[str, Any]) -> str:

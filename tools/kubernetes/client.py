@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tools.kubernetes.errors import ApiError
 
@@ -114,7 +115,7 @@ def collection_of(known: Mapping[str, Any]) -> str:
 
 def path_of(known: Mapping[str, Any]) -> str:
     """Return the path of an object."""
-    return f"{collection_of(known)}/{known['metadata']['name']}"
+    return f"{collection_of(known)}/{quote(known['metadata']['name'], safe='')}"
 
 
 def _prefix(known: Mapping[str, Any]) -> str:
