@@ -31,6 +31,23 @@ FIRST, SECOND = "10.1.0.21", "10.1.0.22"
 SERVERS = {FIRST: "first", SECOND: "second"}
 CONTROL_IP = "10.96.0.20"
 """The ClusterIP of a Service that no fault may touch."""
+SMALL_MAPS = ",".join(
+    f"{name}=8192"
+    for name in (
+        "addresses",
+        "frontends",
+        "services",
+        "slots",
+        "backends",
+        "origins",
+        "service_names",
+        "affinity",
+        "peer_names",
+        "socket_origins_overflow",
+        "service_counters",
+    )
+)
+"""Enough for a thousand Services, and read a dozen times as fast as the usual ones."""
 
 AgentFactory = Callable[[Path | Manifests], AgentProcess]
 
@@ -97,7 +114,11 @@ def make_agent(
 
     def make(source: Path | Manifests) -> AgentProcess:
         log = tmp_path / f"agent-{len(made)}.log"
-        made.append(AgentProcess(node_namespace, make_cgroup(), make_bpffs(), source, log))
+        made.append(
+            AgentProcess(
+                node_namespace, make_cgroup(), make_bpffs(), source, log, arguments=(f"--map-sizes={SMALL_MAPS}",)
+            )
+        )
         return made[-1]
 
     yield make

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import FIRST, NODE_ADDRESS, OTHER_NODE_ADDRESS, SECOND, undisturbed
 from tests.cluster.faulty_proxy import FaultyProxy
@@ -98,6 +100,7 @@ def test_api_server_is_killed(
         wait_for_truth()
 
 
+@pytest.mark.timeout(OUTAGE_SECONDS + 120)
 def test_a_long_outage(
     cluster: Cluster, plane: ControlPlane, agent: AgentProcess, traffic: Background, client: Namespace
 ) -> None:

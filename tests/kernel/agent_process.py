@@ -103,6 +103,8 @@ class AgentProcess:
     log: Path
     program: Sequence[str] = ("-c", _ENTRY)
     """Arguments of Python before those of the command line."""
+    arguments: Sequence[str] = ()
+    """More arguments of ``run``, at every start."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _log_start: int = field(default=0, init=False)
 
@@ -132,6 +134,7 @@ class AgentProcess:
             f"--cgroup={self.cgroup}",
             f"--bpffs={self.bpffs}",
             "--log-format=json",
+            *self.arguments,
             *extra,
         ]
 
