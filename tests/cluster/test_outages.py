@@ -31,9 +31,12 @@ RESUMED_SECONDS = 10.0
 KEPT_MEGABYTES = 4.0
 """What an outage may add to the agent's memory."""
 MANY = 500
+"""Services, with an EndpointSlice each."""
 MORTAL_AGENT = Path(__file__).with_name("mortal_agent.py")
-SOME = 4
+A_FEW = 4
+"""Services that change between two agents."""
 FEWEST_DEATHS = 5
+"""Agents that must have died before one outlives its first sync; else it has hardly any steps to die at."""
 
 Truth = Callable[[], None]
 
@@ -196,7 +199,7 @@ def test_agent_is_killed_at_any_moment(
 
 def replace_some(cluster: Cluster, number: int) -> None:
     """Give some Services other addresses and endpoints than last time."""
-    for which in range(SOME):
+    for which in range(A_FEW):
         name, address = f"s{which}", f"10.96.{number + 1}.{which + 1}"
         endpoints = [FIRST, SECOND][: 1 + (number + which) % 2]
         if number:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Cluster
+from kubeproxy_ebpf.model.address import parse_prefix
+from tests.cluster.cluster import SERVICE_CIDR, Cluster
 from tests.cluster.conftest import FIRST, SECOND, AgentFactory
 from tests.cluster.maps import contents, differences
 from tests.kernel.agent_process import Manifests, endpoint_slice, service
@@ -31,6 +32,7 @@ VARIETY = (
     | {"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.8", "ipMode": "VIP"}]}}},
     endpoint_slice("everywhere", [SECOND]),
     service("headless", "None"),
+    SERVICE_CIDR | {"metadata": {"name": "more"}, "spec": {"cidrs": ["10.112.0.0/16"]}},
 )
 
 
@@ -48,5 +50,6 @@ def test_same_objects_same_maps(
     from_files.start()
     found, expected = contents(from_server.pin_folder), contents(from_files.pin_folder)
     assert not differences(found, expected)
+    assert parse_prefix("10.112.0.0/16") in found["settings"].service_cidrs
     names = {row.name for row in found["services"]}
     assert names == {"kubernetes", "control", "two-endpoints", "nobody", "sticky", "everywhere"}
