@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ CHECKOUT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("kernels.txt")
 RESULTS = CHECKOUT / ".kernels"
 DOCUMENT = CHECKOUT / "docs" / "kernels.md"
-LIMIT = 3600.0  # seconds, for one kernel
+LIMIT = 7200.0  # seconds, for one kernel
 TEST_LIMIT = 900  # seconds, for one test: everything is 10 to 30 times slower there
 GUEST = """
 cd {checkout}
@@ -76,19 +77,37 @@ def test(kernel: Kernel, command: str) -> KernelReport:
     return KernelReport(kernel.release, verdicts, result.seconds, passed=not failed, failed=failed)
 
 
+def kernel_or_error(cache: KernelCache, wanted: Wanted) -> Kernel | KernelReport:
+    """Get a kernel, or the report that says why there is none."""
+    try:
+        return cache.get(wanted.series, wanted.debian)
+    except KernelPackageError as error:
+        return KernelReport(wanted.series, "not known", failed={"the package": str(error)})
+
+
+def report_of(kernel: Kernel | KernelReport, command: str) -> KernelReport:
+    """Run a command on a kernel; a machine that does not work is a failure, too. Prints what came of it."""
+    if isinstance(kernel, Kernel):
+        try:
+            report = test(kernel, command)
+        except MachineError as error:
+            report = KernelReport(kernel.release, "not known", failed={"the machine": str(error)})
+    else:
+        report = kernel
+    print(terminal_table([report]), flush=True)
+    return report
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run everything that was asked for; 1 if anything failed."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubeproxy-ebpf" / "kernels"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubeproxy-ebpf" / "kernels"
     RESULTS.mkdir(exist_ok=True)
-    kernels = KernelCache(cache)
+    cache = KernelCache(folder)
     command = arguments.run or f"{sys.executable} {PYTEST.format(limit=TEST_LIMIT, tests=arguments.tests)}"
-    reports = []
-    for wanted in wanted_kernels(arguments.series):
-        try:
-            reports.append(test(kernels.get(wanted.series, wanted.debian), command))
-        except (MachineError, KernelPackageError) as error:
-            reports.append(KernelReport(wanted.series, "not known", failed={"the machine": str(error)}))
-        print(terminal_table(reports[-1:]), flush=True)
+    wanted = [kernel_or_error(cache, one) for one in wanted_kernels(arguments.series)]
+    # Each guest has one processor, and keeps one of this machine's busy.
+    with ThreadPoolExecutor(os.cpu_count()) as guests:
+        reports = list(guests.map(lambda kernel: report_of(kernel, command), wanted))
     print(f"\n{terminal_table(reports)}")
     if not (arguments.series or arguments.run):
         DOCUMENT.write_text(document(reports, "make test-kernels", qemu_version()))
