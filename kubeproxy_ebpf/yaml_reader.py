@@ -215,13 +215,14 @@ def _scalar(event: yaml.ScalarEvent) -> object:
 
 def _number(text: str) -> object:
     """Return an integer or float, or the text if it is neither (an address, a date)."""
-    if _INTEGER.fullmatch(text):
-        digits = text.replace("_", "")
-        if digits.startswith("0") and digits.isdigit():
-            return int(digits, 8)
-        return int(digits, 0)
-    if _FLOAT.fullmatch(text):
-        return float(text.replace("_", ""))
+    digits = text.replace("_", "")
+    try:
+        if _INTEGER.fullmatch(text):
+            return int(digits, 8 if digits.startswith("0") and digits.isdigit() else 0)
+        if _FLOAT.fullmatch(text):
+            return float(digits)
+    except ValueError:
+        pass  # nothing but underscores where digits belong: "0x_", "._"
     return text
 
 

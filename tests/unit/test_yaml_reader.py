@@ -32,6 +32,8 @@ LAUGHS = b"a: &a [x, x, x, x, x, x, x, x, x, x]\n" + b"".join(
         ("08", 8.0),
         ("1e3", 1000.0),
         (".5", 0.5),
+        ("0x_", "0x_"),
+        ("._", "._"),
         ("'80'", "80"),
         ('"80"', "80"),
         ("!!str 80", "80"),
@@ -139,6 +141,17 @@ def test_what_was_written_is_read(value: object, flow: bool) -> None:  # noqa: F
     """Whatever a YAML writer writes is read as the same value."""
     text = yaml.safe_dump(value, default_flow_style=flow)
     assert list(read_documents(text.encode())) == [value]
+
+
+@given(st.text("0189afxXob_+-.eE", max_size=8))
+def test_what_looks_like_a_number_is_read_or_refused(text: str) -> None:
+    """No plain scalar, however close to a number, is anything but a value or a YamlError."""
+    try:
+        (document,) = read_documents(f"a: {text}\n".encode())
+    except YamlError:
+        return
+    assert isinstance(document, dict)
+    assert document.keys() == {"a"}
 
 
 @given(st.binary(max_size=200))
