@@ -102,7 +102,7 @@ class _Kubeconfig:
     def _trust(self, cluster: Raw, user: Raw) -> Trust:
         return Trust(
             authorities=self._file_or_data(cluster, "certificate-authority"),
-            is_insecure=bool(cluster.get("insecure-skip-tls-verify")),
+            is_insecure=self._boolean(cluster, "insecure-skip-tls-verify"),
             server_name=self._string(cluster, "tls-server-name"),
             certificate=self._file_or_data(user, "client-certificate"),
             private_key=self._file_or_data(user, "client-key"),
@@ -129,6 +129,14 @@ class _Kubeconfig:
         path = self._path.parent / name  # an absolute one stays as it is
         self._files.append(path)
         return _text(path)
+
+    def _boolean(self, raw: Raw, key: str) -> bool:
+        value = raw.get(key)
+        if value is None:
+            return False
+        if not isinstance(value, bool):
+            raise KubeconfigError(self._path, f"{key} is not a boolean; write true or false, without quotes")
+        return value
 
     def _string(self, raw: Raw, key: str) -> str:
         value = raw.get(key)

@@ -8,6 +8,8 @@ does the work; in the agent it would cost a fifth of all its memory for ever.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -32,15 +34,21 @@ async def log_in(kubeconfig: Path, access: Access) -> Access:
     """
     command = (sys.executable, "-m", __name__, str(kubeconfig))
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a process group, so that the plug-in does not outlive the process that started it
     )
     try:
         output, errors = await asyncio.wait_for(process.communicate(), _LONGEST_SECONDS)
     except TimeoutError:
-        process.kill()
-        await process.wait()
         msg = f"the plug-in of {kubeconfig} has not ended after {_LONGEST_SECONDS:g} s; mend or replace it"
         raise LoginFailedError(msg) from None
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
     if process.returncode:
         said = errors.decode(errors="replace").strip()[-_LONGEST_MESSAGE:]
         msg = f"the plug-in of {kubeconfig} failed; run it by hand: {said}"

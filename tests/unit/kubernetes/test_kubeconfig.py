@@ -18,6 +18,7 @@ from kubeproxy_ebpf.kubernetes.access import Access
 from kubeproxy_ebpf.kubernetes.errors import KubeconfigError, LoginFailedError
 from kubeproxy_ebpf.kubernetes.kubeconfig import read_kubeconfig, read_service_account
 from kubeproxy_ebpf.kubernetes.login import Login
+from tests.unit.kubernetes.following import PATIENCE, wait_until
 
 PEM = "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"
 CLUSTER = "clusters: [{name: c, cluster: {server: s, certificate-authority%s}}]\n"
@@ -117,6 +118,11 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
         (
             "contexts: [{name: '', context: {cluster: c}}]\nclusters: [{name: c, cluster: {server: 7}}]\n",
             "server is not",
+        ),
+        (
+            "contexts: [{name: '', context: {cluster: c}}]\n"
+            + CLUSTER % "-data: '', insecure-skip-tls-verify: 'false'",
+            "insecure-skip-tls-verify is not a boolean",
         ),
         (
             "contexts: [{name: '', context: {cluster: c}}]\n" + CLUSTER % "-data: '*'",
@@ -220,3 +226,32 @@ def test_exec_plugin_that_fails(tmp_path: Path) -> None:
     with pytest.raises(LoginFailedError, match="no such account"):
         access_of(login)
     assert os.access(tmp_path / "plugin", os.X_OK)
+
+
+def test_exec_plugin_that_does_not_end(tmp_path: Path) -> None:
+    """Whoever gives up waiting leaves no plug-in behind."""
+    user, pid_file = plugin(tmp_path, {}), tmp_path / "pid"
+    (tmp_path / "plugin").write_text("#!/bin/sh\necho $$ >pid.new\nmv pid.new pid\nexec sleep 1h\n")
+    login = Login(write(tmp_path, user=user), ())
+
+    async def give_up() -> None:
+        task = asyncio.create_task(login.access())
+        async with asyncio.timeout(PATIENCE):
+            while not pid_file.exists():
+                assert not task.done(), task.exception()
+                await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(give_up())
+    plugin_pid = int(pid_file.read_text())
+    wait_until(lambda: not is_running(plugin_pid), "the plug-in to end")
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
