@@ -23,7 +23,7 @@ BURST: Final = 25
 """Events that may be written at once; what goes beyond waits its turn."""
 SECONDS_PER_EVENT: Final = 12.0
 MOST_WAITING: Final = 100
-"""Events that wait to be written; the oldest go first when there are more."""
+"""Events that wait to be written; the oldest are forgotten when there are more."""
 MOST_KNOWN: Final = 256
 """Events that are remembered, to count repetitions."""
 SERIES_SECONDS: Final = 360.0
@@ -56,7 +56,7 @@ class Reporter:
         self._client = client
         self._instance = f"{CONTROLLER}-{node_name}"[:_LONGEST_INSTANCE]
         self._known: dict[Occurrence, _Written] = {}
-        self._waiting: deque[_Written] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[_Written] = deque()
         self._wake = asyncio.Event()
         self._allowance = float(BURST)
         self._counted_at = time.monotonic()
@@ -76,6 +76,8 @@ class Reporter:
             if event.is_waiting or time.monotonic() - (event.written_at or 0.0) < SERIES_SECONDS:
                 return
             event.is_waiting = True
+        if len(self._waiting) >= MOST_WAITING:
+            self._known.pop(self._waiting.popleft().occurrence, None)  # it is news when it comes again
         self._waiting.append(event)
         self._wake.set()
 
@@ -91,19 +93,17 @@ class Reporter:
             try:
                 await self._write(event)
             except (ApiError, LoginFailedError, ServerUnreachableError) as error:
-                if self._is_hopeless(error):
+                if self._has_expired(event, error):
+                    event.name, event.count, event.written_at = _name(event.occurrence), 1, None
+                elif self._is_hopeless(error):
                     continue
                 self._waiting.appendleft(event)
                 await asyncio.sleep(delays.after(error, 0.0))
 
     def _new(self, occurrence: Occurrence) -> _Written:
-        name = occurrence.regarding.name
-        namespace = name.namespace or "default"
-        return _Written(
-            path=f"/apis/events.k8s.io/v1/namespaces/{namespace}/events",
-            name=f"{name.name}.{time.time_ns():x}",
-            occurrence=occurrence,
-        )
+        namespace = occurrence.regarding.name.namespace or "default"
+        path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+        return _Written(path=path, name=_name(occurrence), occurrence=occurrence)
 
     async def _await_turn(self) -> None:
         now = time.monotonic()
@@ -143,6 +143,12 @@ class Reporter:
             "regarding": regarding,
         }
 
+    @staticmethod
+    def _has_expired(event: _Written, error: Exception) -> bool:
+        """Whether what would be counted on is gone: the API server keeps events for an hour, as a rule."""
+        is_gone = isinstance(error, ApiError) and error.status == HTTPStatus.NOT_FOUND
+        return is_gone and event.written_at is not None
+
     def _is_hopeless(self, error: Exception) -> bool:
         """Whether it makes no sense to try again: what the server refuses once it refuses again."""
         if not isinstance(error, ApiError) or error.status in _AGAIN:
@@ -154,6 +160,10 @@ class Reporter:
             self._waiting.clear()
         _log.warning("event_refused", reason=str(error))
         return True
+
+
+def _name(occurrence: Occurrence) -> str:
+    return f"{occurrence.regarding.name.name}.{time.time_ns():x}"
 
 
 def _now() -> str:

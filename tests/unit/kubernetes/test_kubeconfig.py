@@ -120,8 +120,7 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
             "server is not",
         ),
         (
-            "contexts: [{name: '', context: {cluster: c}}]\n"
-            + CLUSTER % "-data: '', insecure-skip-tls-verify: 'false'",
+            "contexts: [{name: '', context: {cluster: c}}]\n" + CLUSTER % ": '', insecure-skip-tls-verify: 'false'",
             "insecure-skip-tls-verify is not a boolean",
         ),
         (

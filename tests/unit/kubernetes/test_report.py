@@ -118,6 +118,37 @@ def _settled(reporter: Reporter) -> bool:
     return not any(event.is_waiting for event in reporter._known.values())
 
 
+def test_a_repetition_of_what_expired_is_an_event_of_its_own(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server keeps events for an hour; what cannot be added to is written anew."""
+    monkeypatch.setattr(report, "SERIES_SECONDS", 0.0)
+
+    def repeat(reporter: Reporter) -> bool:
+        if len(written(server)) == 1 and _settled(reporter):
+            server.faults[f"{PATH}/{written(server)[0]['metadata']['name']}"] = [refusing(404)]
+            reporter.add(FAILURE)
+        return len(written(server)) == 3
+
+    report_to(server, tmp_path, [FAILURE], repeat)
+    writing = [seen for seen in server.seen if seen.method != "GET"]
+    assert [seen.method for seen in writing] == ["POST", "PATCH", "POST"]
+    assert writing[0].body["metadata"]["name"] != writing[2].body["metadata"]["name"]
+
+
+def test_what_was_dropped_is_news_again(server: ApiServer, tmp_path: Path) -> None:
+    """An event that had to make room for newer ones is written if its reason comes up once more."""
+    many = [FAILURE._replace(note=f"problem {number}") for number in range(2 * report.MOST_WAITING)]
+
+    def again(reporter: Reporter) -> bool:
+        if len(written(server)) < report.BURST:
+            return False
+        reporter.add(many[0])
+        return any(event.occurrence == many[0] for event in reporter._waiting)
+
+    report_to(server, tmp_path, many, again)
+
+
 def test_a_flood_is_a_trickle(server: ApiServer, tmp_path: Path) -> None:
     """Of very many only some are written at once, and only some wait."""
     many = [FAILURE._replace(note=f"problem {number}") for number in range(1000)]
