@@ -69,7 +69,7 @@ class StopSignals:
 class GracePeriodThread:
     """Waits for readers in a thread of its own, as that blocks for milliseconds in the kernel.
 
-    The one thread beside the loop's. It touches nothing but the function that it was given.
+    It touches nothing but the function that it was given.
     """
 
     def __init__(self, wait_for_readers: Callable[[], None]) -> None:

@@ -106,7 +106,13 @@ class ApiClient:
                     raise await _error(response)
                 yield response
         except (aiohttp.ClientError, OSError) as error:  # OSError: TimeoutError, too
-            self._fail_over(server)
+            if not session.closed:
+                self._fail_over(server)
+            raise ServerUnreachableError(server, error) from error
+        except RuntimeError as error:
+            if not session.closed:
+                raise
+            # Closed by _session_for(): aiohttp says it in this way to a reader that comes before the socket's end.
             raise ServerUnreachableError(server, error) from error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -116,7 +122,7 @@ class ApiClient:
             raise ServerUnreachableError(server, error) from error
 
     async def _session_for(self, access: Access) -> aiohttp.ClientSession:
-        """Return the session, a new one if certificates changed. Streams of the old one end when the server says."""
+        """Return the session, a new one if certificates changed. Streams of the old one break, and are begun anew."""
         if self._session is None or access.trust != self._trust:
             old, self._session = self._session, _session(access.trust, self._silence, {})
             self._trust = access.trust

@@ -113,6 +113,31 @@ def test_a_certificate_that_is_none_is_said(server: ApiServer, tmp_path: Path) -
         get(server, tmp_path, {"certificate-authority": "ca.crt"}, {})
 
 
+def test_other_certificates_are_no_servers_fault(tmp_path: Path) -> None:
+    """What is under way with the old ones breaks; the server that is asked stays the same."""
+
+    async def watch(client: ApiClient, login: Login, server: ApiServer) -> None:
+        async with client.get(SERVICES, {"watch": "true", "resourceVersion": str(server.version)}) as stream:
+            server.kubeconfig(tmp_path, {"insecure-skip-tls-verify": True})
+            login._renewed_at = 0.0
+            async with client.get(SERVICES, {}) as response:
+                assert await response.read()
+            await stream.read()
+
+    async def ask(server: ApiServer) -> None:
+        login = Login(server.kubeconfig(tmp_path), (server.url, "http://192.0.2.1"))
+        client = ApiClient(login)
+        try:
+            with pytest.raises(ServerUnreachableError):
+                await watch(client, login, server)
+            assert client.server == server.url
+        finally:
+            await client.close()
+
+    with ApiServer() as server:
+        asyncio.run(ask(server))
+
+
 UNREACHABLE = ServerUnreachableError("https://a", ConnectionRefusedError("refused"))
 
 
