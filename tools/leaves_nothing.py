@@ -89,9 +89,7 @@ def _network(kind: str) -> list[str]:
                 case "address":
                     names += [f"{thing['ifname']} {info['local']}" for info in thing["addr_info"]]
                 case "route":
-                    names.append(
-                        " ".join(str(thing.get(key, "")) for key in ("type", "dst", "gateway", "dev", "table"))
-                    )
+                    names.append(" ".join(str(thing.get(key, "")) for key in ROUTE_KEYS))
                 case "rule":
                     names.append(json.dumps(thing, sort_keys=True))
     return names

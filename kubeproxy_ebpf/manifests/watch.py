@@ -69,11 +69,6 @@ class FolderWatch:
             self.close()
             raise _no_watch(folder, error) from error
 
-    @property
-    def is_present(self) -> bool:
-        """Whether the folder is there."""
-        return self._folder_id is not None
-
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when something changed."""
         number: int = self._inotify.fileno()

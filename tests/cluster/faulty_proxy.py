@@ -67,10 +67,6 @@ class FaultyProxy:
         """Return when the latest faults have met a number of requests."""
         wait_until(lambda: self._order(Order.VICTIMS) >= count, f"{count} requests to meet a fault")
 
-    def wait_for_streams(self, count: int) -> None:
-        """Return when there are so many watches at least."""
-        wait_until(lambda: self._order(Order.STREAMS) >= count, f"{count} streams")
-
     def stop(self) -> None:
         """End it."""
         self._orders.close()

@@ -35,7 +35,6 @@ class Order(enum.Enum):
     OPEN = enum.auto()
     RESET = enum.auto()
     VICTIMS = enum.auto()
-    STREAMS = enum.auto()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +141,6 @@ class _Proxy:
                 self._reset_everybody()
             case Order.VICTIMS:
                 answer = self._victims
-            case Order.STREAMS:
-                answer = sum(exchange.is_stream for exchange in self._exchanges)
         self._orders.send(answer)
 
     def _reset_everybody(self) -> None:

@@ -88,7 +88,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 def _build(target: Path) -> None:
     go = find_go(MODULE, _cache())
-    print(f"building Kubernetes {version()} into {target}: about 5 minutes on 2 cores, once", flush=True)
+    print(f"building Kubernetes {version()} into {target}: about 15 minutes of one processor, once", flush=True)
     _go_build(go, target / "kubernetes.part")
     (target / "kubernetes.part").rename(target / "kubernetes")
     for name in PROGRAMS:

@@ -121,10 +121,6 @@ class BpfObject:
         cell = ffi.new("uint32_t[2]")
         return lib.constant_find(self._object, name.encode(), cell, cell + 1) == 0
 
-    def leave_out(self, program_name: str) -> None:
-        """Do not load a program, which this kernel would refuse."""
-        check(lib.bpf_program__set_autoload(self._program_pointer(program_name), False), f"leave out {program_name}")  # noqa: FBT003 -- C has no keyword arguments
-
     def load(self) -> None:
         """Create the maps that are not reused and hand the programs to the verifier. All or nothing.
 

@@ -89,7 +89,6 @@ const void *bpf_map__initial_value(struct bpf_map *map, size_t *size);
 const char *bpf_program__name(const struct bpf_program *prog);
 int bpf_program__type(const struct bpf_program *prog);
 int bpf_program__expected_attach_type(const struct bpf_program *prog);
-int bpf_program__set_autoload(struct bpf_program *prog, bool autoload);
 int bpf_program__fd(const struct bpf_program *prog);
 
 /* ring buffer */

@@ -28,7 +28,6 @@ NO_ENDPOINTS, NO_LOCAL_ENDPOINTS, SOURCE_NOT_ALLOWED, UNKNOWN_PORT, UNALLOCATED,
 FORMS = [form for form in VerdictForm if form <= probe_verdict_form()]
 DROPPED = {VerdictForm.RETVAL: errno.ETIMEDOUT, VerdictForm.LOOPBACK: errno.EPERM}
 DROPPED_HERE = DROPPED[probe_verdict_form()]
-DROPPED_HERE = DROPPED[probe_verdict_form()]
 ADDRESSES = ["10.96.0.10", "::ffff:10.96.0.10", "fd00:96::10"]
 
 
