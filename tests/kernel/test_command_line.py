@@ -89,9 +89,9 @@ def test_dump_with_and_without_an_agent(
     assert web == [f"{CLUSTER_IP}:80", f"{NODE_ADDRESS}:30080"]
     (backend,) = before["backends"]
     assert (backend["endpoint"], backend["on_this_node"], backend["in_cluster_set"]) == (f"{POD}:8080", True, True)
-    run_in(client, scratch_cgroup, connect, CLUSTER_IP, 80)
     (record,) = data(agent, "dump", "affinity")
     assert (record["endpoint"], record["in_effect"]) == (f"{POD}:8080", True)
+    run_in(client, scratch_cgroup, connect, CLUSTER_IP, 80)
     assert data(agent, "dump", "counters")["services"] == [
         {"namespace": "default", "name": "web", "port": "tcp", "protocol": "TCP/IPv4", "connections": 2, "refused": 0}
     ]
