@@ -240,6 +240,15 @@ def test_loser_that_comes_or_goes_touches_nobody_else(state: ClusterState) -> No
     assert state.take_dirty() == (SHOP,)
 
 
+def test_of_unknown_age_is_the_oldest(state: ClusterState) -> None:
+    """A Service of a manifest without creationTimestamp goes before one that has it, whatever their names."""
+    address = parse_address("198.51.100.7")
+    state.observe(replace(OTHER, external_ips=(address,), created="2024-01-01T00:00:00Z"))
+    state.observe(replace(SERVICE, external_ips=(address,)))
+    assert [one.key.address for one in plan(state).ports[0].frontends] == [CLUSTER_IP, address]
+    assert "belongs to Service default/web" in plan(state, SHOP).problems[0]
+
+
 def test_too_many_frontends_serve_none(state: ClusterState, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Service that asks for an absurd number of frontends gets none, and a sentence."""
     monkeypatch.setattr(frontends, "MOST_FRONTENDS", 2)
