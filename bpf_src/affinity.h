@@ -1,32 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * sessionAffinity ClientIP.  At a socket the network namespace stands for the client: a pod has one, and one
- * address of each family in it.
+ * sessionAffinity ClientIP.  Clients travel as halves of what stands for them in the key.
  */
 #ifndef KUBEPROXY_AFFINITY_H
 #define KUBEPROXY_AFFINITY_H
 
 #include "select.h"
 
-static __always_inline void affinity_key_set(struct bpf_sock_addr *ctx, __u32 service, struct affinity_key *key)
+static __always_inline void affinity_key_set(__u32 service, __u64 client_first, __u64 client_second,
+                                             struct affinity_key *key)
 {
-	__u64 *halves = (__u64 *)&key->client;
-
 	key->service = service;
 	key->pad = 0;
-	halves[0] = 0;
-	halves[1] = bpf_get_netns_cookie(ctx);
+	address_set_halves(&key->client, client_first, client_second);
 }
 
 /* Finds the backend that the client must go back to, and starts its time anew. */
-GLOBAL __u32 affinity_find(struct bpf_sock_addr *ctx, __u32 service, __u32 seconds, __u32 in_set_flag)
+GLOBAL __u32 affinity_find(__u64 client_first, __u64 client_second, __u32 service, __u32 seconds, __u32 in_set_flag)
 {
 	struct affinity_key ALIGNED key;
 	struct affinity_record *record;
 	struct choice choice;
 	__u64 now;
 
-	affinity_key_set(ctx, service, &key);
+	affinity_key_set(service, client_first, client_second, &key);
 	record = bpf_map_lookup_elem(&affinity, &key);
 	if (!record)
 		return NO_BACKEND;
@@ -41,7 +38,7 @@ GLOBAL __u32 affinity_find(struct bpf_sock_addr *ctx, __u32 service, __u32 secon
 	return choice.id;
 }
 
-GLOBAL int affinity_remember(struct bpf_sock_addr *ctx, __u32 service, __u32 backend, __u32 generation)
+GLOBAL int affinity_remember(__u64 client_first, __u64 client_second, __u32 service, __u32 backend, __u32 generation)
 {
 	struct affinity_record record = {
 		.backend = backend,
@@ -50,7 +47,7 @@ GLOBAL int affinity_remember(struct bpf_sock_addr *ctx, __u32 service, __u32 bac
 	};
 	struct affinity_key ALIGNED key;
 
-	affinity_key_set(ctx, service, &key);
+	affinity_key_set(service, client_first, client_second, &key);
 	return bpf_map_update_elem(&affinity, &key, &record, BPF_ANY);
 }
 

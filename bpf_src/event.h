@@ -6,6 +6,7 @@
 #include "address.h"
 #include "maps.h"
 #include "select.h"
+#include "verdict.h"
 
 /* Of a decision about a socket's destination, all but the addresses; in one word to hand on. */
 union decision {
@@ -17,22 +18,6 @@ union decision {
 		__u8 reason; /* enum reason; none: DNAT */
 	};
 };
-
-static __always_inline __u8 reason_verdict(__u8 reason)
-{
-	switch (reason) {
-	case REASON_NONE:
-		return VERDICT_DNAT;
-	case REASON_NO_ENDPOINTS:
-	case REASON_UNKNOWN_PORT:
-	case REASON_LOOPBACK_SOURCE:
-		return VERDICT_REJECT;
-	case REASON_MISSING_ENTRY:
-		return VERDICT_PASS;
-	default:
-		return VERDICT_DROP;
-	}
-}
 
 /* Sends an event: to which destination (given by halves) what was done, and by which backend. */
 GLOBAL int event_send(struct bpf_sock_addr *ctx, __u64 wanted_first, __u64 wanted_second, __u64 decision_word,

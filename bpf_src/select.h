@@ -38,11 +38,11 @@ static __always_inline __u32 set_count(__u64 set)
 }
 
 /*
- * Of a service, the set for a socket of this node: internalTrafficPolicy decides for ClusterIPs; for everything else
- * pods and processes of the node use the whole cluster's endpoints, as if they came through the
- * load balancer.
+ * Reads a service, and which of its sets applies: internalTrafficPolicy decides for ClusterIPs; for everything else
+ * externalTrafficPolicy does, but only for clients outside.  Pods and processes of the node use the whole
+ * cluster's endpoints, as if they came through the load balancer.
  */
-static __always_inline bool service_read(const struct frontend *frontend, struct service_view *view)
+static __always_inline bool service_read(const struct frontend *frontend, bool outside, struct service_view *view)
 {
 	const struct service *service = bpf_map_lookup_elem(&services, &frontend->service);
 	union {
@@ -57,7 +57,8 @@ static __always_inline bool service_read(const struct frontend *frontend, struct
 	/* Policy and set are two words.  An empty set may just have become so, and the policy with it another one. */
 	for (int attempt = 0; attempt < 2; attempt++) {
 		rules.word = word_read(&service->affinity_seconds);
-		if (frontend->kind == FRONTEND_CLUSTER_IP && rules.flags & SERVICE_INTERNAL_LOCAL) {
+		if (frontend->kind == FRONTEND_CLUSTER_IP ? rules.flags & SERVICE_INTERNAL_LOCAL
+		                                          : outside && rules.flags & SERVICE_EXTERNAL_LOCAL) {
 			view->set = READ_ONCE(service->local_set);
 			view->in_set_flag = BACKEND_IN_LOCAL_SET;
 		} else {

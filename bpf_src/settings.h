@@ -5,8 +5,7 @@
 #ifndef KUBEPROXY_SETTINGS_H
 #define KUBEPROXY_SETTINGS_H
 
-#include "address.h"
-#include "maps.h"
+#include "lookup.h"
 
 /* enum verdict_form; the verifier removes what it rules out, calls of unknown helpers among it. */
 const volatile __u32 verdict_form = VERDICT_FORM_LOOPBACK;
@@ -36,10 +35,11 @@ static __always_inline bool prefixes_contain(const struct prefix *prefixes, __u3
 	return false;
 }
 
-/* Whether the socket lives in the host's network namespace; any namespace may be it while it is not known. */
-static __always_inline bool is_host_namespace(struct bpf_sock_addr *ctx, const struct settings *settings)
+/* Whether an address is known to be the host's own: one it sends from, or one that has NodePorts. */
+static __always_inline bool is_host_address(const struct settings *settings, const struct address *address)
 {
-	return !settings->host_netns_cookie || bpf_get_netns_cookie(ctx) == settings->host_netns_cookie;
+	return address_equal(address, &settings->host_source_ipv4) ||
+	       address_equal(address, &settings->host_source_ipv6) || address_kinds(address) & ADDRESS_NODE;
 }
 
 #endif

@@ -1,131 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * loadBalancerSourceRanges.  A socket program runs before the kernel chooses a source, so the address that it
- * will choose is foretold: the one the socket is bound to, what user space published for the host's namespace, or
- * the first global address of the socket's own namespace.
+ * loadBalancerSourceRanges: which sources may use a service's load balancer addresses.
  */
 #ifndef KUBEPROXY_SOURCE_RANGES_H
 #define KUBEPROXY_SOURCE_RANGES_H
 
-#include "kernel_socket.h"
 #include "settings.h"
 
-/* From the kernel's interface: linux/if.h, linux/if_addr.h, linux/rtnetlink.h. */
-#define IFF_UP            0x1
-#define IFF_LOOPBACK      0x8
-#define IFA_F_DADFAILED   0x08
-#define IFA_F_DEPRECATED  0x20
-#define IFA_F_TENTATIVE   0x40
-#define RT_SCOPE_UNIVERSE 0
-#define IFA_F_UNUSABLE    (IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE)
-
-enum {
-	DEVICES_WALKED = 16,
-	ADDRESSES_WALKED = 8,
-};
-
-static __always_inline bool device_find_ipv4(const struct net_device *device, struct address *source)
-{
-	struct in_device *in_device = BPF_CORE_READ(device, ip_ptr);
-	struct in_ifaddr *entry = in_device ? BPF_CORE_READ(in_device, ifa_list) : NULL;
-
-	for (int i = 0; i < ADDRESSES_WALKED && entry; i++) {
-		if (BPF_CORE_READ(entry, ifa_scope) == RT_SCOPE_UNIVERSE &&
-		    !(BPF_CORE_READ(entry, ifa_flags) & IFA_F_UNUSABLE)) {
-			source->words[3] = BPF_CORE_READ(entry, ifa_local);
-			return true;
-		}
-		entry = BPF_CORE_READ(entry, ifa_next);
-	}
-	return false;
-}
-
-static __always_inline bool ipv6_is_global(const struct address *address)
-{
-	/* fe80::/10 is a link's own, ff00::/8 nobody's. */
-	return (address->words[0] & bpf_htonl(0xffc00000)) != bpf_htonl(0xfe800000) &&
-	       (address->words[0] & bpf_htonl(0xff000000)) != bpf_htonl(0xff000000) && !address_is_loopback(address);
-}
-
-static __always_inline bool device_find_ipv6(const struct net_device *device, struct address *source)
-{
-	struct inet6_dev *inet6_dev = BPF_CORE_READ(device, ip6_ptr);
-	struct inet6_ifaddr *none = NULL;
-	struct list_head *head, *entry;
-
-	/* A kernel without IPv6 does not know the structure. */
-	if (!inet6_dev || !bpf_core_field_exists(none->if_list))
-		return false;
-	head = (void *)inet6_dev + bpf_core_field_offset(inet6_dev->addr_list);
-	entry = BPF_CORE_READ(head, next);
-	for (int i = 0; i < ADDRESSES_WALKED && entry && entry != head; i++) {
-		struct inet6_ifaddr *address = (void *)entry - bpf_core_field_offset(none->if_list);
-
-		bpf_core_read(source, sizeof(*source), &address->addr);
-		if (ipv6_is_global(source) && !(BPF_CORE_READ(address, flags) & IFA_F_UNUSABLE))
-			return true;
-		entry = BPF_CORE_READ(entry, next);
-	}
-	return false;
-}
-
-/* Finds the first global address of the socket's namespace; source stays unspecified if there is none. */
-static __always_inline void source_find(struct bpf_sock_addr *ctx, struct address *source)
-{
-	struct net *namespace = socket_namespace(ctx);
-	bool ipv4 = source->words[2] == IPV4_MAPPED;
-	struct net_device *none = NULL;
-	struct list_head *head, *entry;
-	struct address ALIGNED found;
-
-	if (!namespace)
-		return;
-	address_set_ipv4(&found, 0);
-	head = (void *)namespace + bpf_core_field_offset(namespace->dev_base_head);
-	entry = BPF_CORE_READ(head, next);
-	for (int i = 0; i < DEVICES_WALKED && entry && entry != head; i++) {
-		struct net_device *device = (void *)entry - bpf_core_field_offset(none->dev_list);
-		__u32 flags = BPF_CORE_READ(device, flags);
-
-		if (flags & IFF_UP && !(flags & IFF_LOOPBACK) &&
-		    (ipv4 ? device_find_ipv4(device, &found) : device_find_ipv6(device, &found))) {
-			*source = found;
-			return;
-		}
-		entry = BPF_CORE_READ(entry, next);
-	}
-}
-
-/* In the host's namespace there are many addresses; user space knows which one the kernel prefers. */
-static __always_inline bool host_source_read(struct bpf_sock_addr *ctx, struct address *source)
-{
-	const struct settings *settings = settings_get();
-	const struct address *published;
-
-	if (!settings || !settings->host_netns_cookie || bpf_get_netns_cookie(ctx) != settings->host_netns_cookie)
-		return false;
-	published = source->words[2] == IPV4_MAPPED ? &settings->host_source_ipv4 : &settings->host_source_ipv6;
-	if (address_is_unspecified(published))
-		return false;
-	*source = *published;
-	return true;
-}
-
-/*
- * Whether a service lets a source in.  The source is what the socket is bound to, or unspecified in the
- * destination's family; then it is found here.
- */
-GLOBAL bool source_is_allowed(struct bpf_sock_addr *ctx, __u32 service, __u64 source_first, __u64 source_second)
+static __always_inline bool source_is_in_ranges(__u32 service, const struct address *source)
 {
 	struct source_range_key ALIGNED key = {
 		.prefix_length = 8 * (sizeof(key.service) + sizeof(key.address)),
 		.service = service,
+		.address = *source,
 	};
 
-	address_set_halves(&key.address, source_first, source_second);
-	if (address_is_unspecified(&key.address) && !host_source_read(ctx, &key.address))
-		source_find(ctx, &key.address);
 	return bpf_map_lookup_elem(&source_ranges, &key);
+}
+
+/* The host has many addresses; user space knows which one the kernel prefers. Source has the family that is meant. */
+static __always_inline bool host_source_read(const struct settings *settings, struct address *source)
+{
+	const struct address *published =
+		source->words[2] == IPV4_MAPPED ? &settings->host_source_ipv4 : &settings->host_source_ipv6;
+
+	if (address_is_unspecified(published))
+		return false;
+	*source = *published;
+	return true;
 }
 
 #endif

@@ -73,7 +73,7 @@ static __always_inline __u64 *read_like_a_client(struct outcomes *seen, __u32 nu
 	key.address.words[3] = bpf_htonl(10 << 24 | 96 << 16 | number);
 	if (!frontend_find(&key, &frontend))
 		return number <= KEPT ? &seen->lost : &seen->absent;
-	if (!service_read(&frontend, &view) || !set_count(view.set))
+	if (!service_read(&frontend, false, &view) || !set_count(view.set))
 		return &seen->missing;
 	picked = set_pick(view.set, bpf_get_prandom_u32(), frontend.service, &choice);
 	if (!choice.backend)
