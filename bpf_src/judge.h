@@ -80,9 +80,10 @@ static __always_inline __u8 backend_select(const struct request *request, const 
 		kept = affinity_find(address_half(&affinity_client, 0), address_half(&affinity_client, 1),
 		                     frontend->service, view->affinity_seconds, view->in_set_flag);
 	}
-	if (kept == NO_BACKEND || !backend_read(kept, frontend->service, choice))
-		if (!set_pick(view->set, number, frontend->service, choice))
-			return REASON_MISSING_ENTRY;
+	if (kept != NO_BACKEND && !backend_read(kept, frontend->service, choice))
+		kept = NO_BACKEND;
+	if (kept == NO_BACKEND && !set_pick(view->set, number, frontend->service, choice))
+		return REASON_MISSING_ENTRY;
 
 	client_source_read(client, address_is_ipv4(&request->key->address), &source);
 	if (address_is_loopback(&source)) {
