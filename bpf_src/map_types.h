@@ -187,7 +187,7 @@ struct socket_origins {
 	struct socket_backend newest;
 };
 
-/* socket_origins_overflow: what did not fit a socket's storage, until the socket is closed. */
+/* socket_origins_overflow: what did not fit a socket's storage, until it returns there or the socket is closed. */
 struct overflow_key {
 	__u64 cookie;
 	struct socket_backend backend;
@@ -200,6 +200,7 @@ struct overflow_origin {
 	__u32 backend_id;
 	__u32 generation;
 	__u32 pad2;
+	struct socket_backend previous; /* of the oldest, nothing; likewise next of the newest */
 	struct socket_backend next;
 };
 

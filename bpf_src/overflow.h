@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * What does not fit a UDP socket's storage: a hash by socket and backend.  Each socket's entries are a chain from the
- * oldest to the newest, so that closing it finds them all.
+ * oldest to the newest, so that closing it finds them all.  A pair is here or in the storage, never in both.
  */
 #ifndef KUBEPROXY_OVERFLOW_H
 #define KUBEPROXY_OVERFLOW_H
@@ -60,6 +60,7 @@ static __noinline int socket_origin_displace(struct bpf_sock_addr *ctx, struct s
 	overflow_key_set(&key, bpf_get_socket_cookie(ctx), &entry->backend, entry->backend_port);
 	other = bpf_map_lookup_elem(&socket_origins_overflow, &key);
 	if (other) { /* the same backend, through a frontend that was used before this one */
+		origin.previous = other->previous;
 		origin.next = other->next;
 		*other = origin;
 		return 0;
@@ -67,6 +68,7 @@ static __noinline int socket_origin_displace(struct bpf_sock_addr *ctx, struct s
 	if (storage->overflow_count >= SOCKET_OVERFLOW_LIMIT && !overflow_take_oldest(storage, &key, false))
 		return -1;
 	overflow_key_set(&key, key.cookie, &entry->backend, entry->backend_port);
+	origin.previous = storage->newest;
 	if (bpf_map_update_elem(&socket_origins_overflow, &key, &origin, BPF_NOEXIST))
 		return -1;
 	key.backend = storage->newest;
@@ -78,6 +80,45 @@ static __noinline int socket_origin_displace(struct bpf_sock_addr *ctx, struct s
 		storage->oldest = key.backend;
 	storage->newest = key.backend;
 	storage->overflow_count++;
+	return 0;
+}
+
+static __always_inline bool socket_backend_equal(const struct socket_backend *a, const struct socket_backend *b)
+{
+	return a->port == b->port && address_equal(&a->address, &b->address);
+}
+
+/* Takes a pair out of a socket's overflow, if it is there: it returns to the storage, and makes room for another. */
+static __noinline int overflow_take_back(struct bpf_sock_addr *ctx, struct socket_origins *storage,
+                                         const struct socket_origin *pair)
+{
+	struct socket_backend ALIGNED previous, ALIGNED next;
+	struct overflow_origin *entry, *neighbour;
+	struct overflow_key ALIGNED key;
+	bool is_oldest, is_newest;
+
+	overflow_key_set(&key, bpf_get_socket_cookie(ctx), &pair->backend, pair->backend_port);
+	entry = bpf_map_lookup_elem(&socket_origins_overflow, &key);
+	if (!entry || entry->frontend_port != pair->frontend_port || !address_equal(&entry->frontend, &pair->frontend))
+		return 0;
+	previous = entry->previous;
+	next = entry->next;
+	is_oldest = socket_backend_equal(&key.backend, &storage->oldest);
+	is_newest = socket_backend_equal(&key.backend, &storage->newest);
+	bpf_map_delete_elem(&socket_origins_overflow, &key);
+	storage->overflow_count--;
+	key.backend = previous;
+	neighbour = is_oldest ? NULL : bpf_map_lookup_elem(&socket_origins_overflow, &key);
+	if (neighbour)
+		neighbour->next = next;
+	else
+		storage->oldest = next;
+	key.backend = next;
+	neighbour = is_newest ? NULL : bpf_map_lookup_elem(&socket_origins_overflow, &key);
+	if (neighbour)
+		neighbour->previous = previous;
+	else
+		storage->newest = previous;
 	return 0;
 }
 

@@ -76,12 +76,15 @@ static __noinline int socket_origin_remember(struct bpf_sock_addr *ctx, const st
 		return -1;
 	place = socket_origin_place(storage, pair);
 	entry = socket_origin_entry(storage, place);
-	if (place >= storage->count)
+	if (place >= storage->count) {
 		storage->count = place + 1;
-	else if (!entry_is_backend(entry, &pair->backend, pair->backend_port) ||
-	         !entry_is_frontend(entry, &pair->frontend, pair->frontend_port))
+	} else if (!entry_is_backend(entry, &pair->backend, pair->backend_port) ||
+	           !entry_is_frontend(entry, &pair->frontend, pair->frontend_port)) {
+		if (storage->overflow_count)
+			overflow_take_back(ctx, storage, pair);
 		if (socket_origin_displace(ctx, storage, entry))
 			return -1;
+	}
 	*entry = *pair;
 	entry->current = 1;
 	entry->used = ++storage->clock;

@@ -256,7 +256,8 @@ def test_a_socket_whose_memory_is_full_is_told(make_node: Callable[..., Node]) -
     def story() -> list[int]:
         errors = []
         with datagram_socket() as client:
-            ask_all(client, frontends[: KEPT + 4])
+            for _ in range(2):
+                ask_all(client, frontends[: KEPT + 4])
             try:
                 client.sendto(b"?", frontends[-1])
             except OSError as error:
