@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -173,8 +174,13 @@ async def _error(response: aiohttp.ClientResponse) -> ApiError:
     except (orjson.JSONDecodeError, KeyError, TypeError):
         message = text
     message = " ".join(message.split())[:_LONGEST_MESSAGE] or response.reason or "no reason given"
+    return ApiError(response.status, message, _seconds(response.headers.get("Retry-After", "0")))
+
+
+def _seconds(text: str) -> float:
+    """Read how long a server wants to be left alone; what it does not say as a number of seconds is not heeded."""
     try:
-        retry_after = float(response.headers.get("Retry-After", "0"))
+        seconds = float(text)
     except ValueError:
-        retry_after = 0.0
-    return ApiError(response.status, message, retry_after)
+        return 0.0
+    return seconds if math.isfinite(seconds) else 0.0

@@ -7,6 +7,7 @@ What comes through the queue is decoded and small. The agent wakes by a file des
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections import deque
@@ -94,14 +95,16 @@ class ApiServerSource:
         return updates
 
     def report(self, occurrence: Occurrence) -> None:
-        """Have an event written, some time."""
+        """Have an event written, some time; not after what drain() raises."""
         if self._loop is not None and self._reporter is not None:
-            self._loop.call_soon_threadsafe(self._reporter.add, occurrence)
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and drain() says why
+                self._loop.call_soon_threadsafe(self._reporter.add, occurrence)
 
     def close(self) -> None:
         """Let go of the server. What takes long to end is left behind."""
         if self._loop is not None and self._main_task is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._main_task.cancel)
+            with contextlib.suppress(RuntimeError):  # it ended meanwhile
+                self._loop.call_soon_threadsafe(self._main_task.cancel)
             self._thread.join(_CLOSE_SECONDS)
 
     def _run(self) -> None:

@@ -31,6 +31,7 @@ FAULTS: dict[str, Fault] = {
     "HTTP 401": refusing(401),
     "HTTP 403": refusing(403),
     "HTTP 429": refusing(429, headers={"Retry-After": "0.2"}),
+    "HTTP 429, for no number of seconds": refusing(429, headers={"Retry-After": "nan"}),
     "HTTP 500": refusing(500),
     "HTTP 503": refusing(503),
     "HTTP 504, version from the future": refusing(504, "Too large resource version: 999, current: 1"),

@@ -11,7 +11,8 @@ import pytest
 
 from kubeproxy_ebpf.kubernetes.reflector import Reflector
 from kubeproxy_ebpf.kubernetes.source import ApiServerSource
-from kubeproxy_ebpf.source import Update
+from kubeproxy_ebpf.model.objects import ObjectName
+from kubeproxy_ebpf.source import ObjectKey, Occurrence, Update
 from tests import raw_objects
 from tests.api_server import NODES, SERVICES, SLICES, ApiServer
 from tests.unit.kubernetes.following import PATIENCE, wait_until
@@ -103,4 +104,5 @@ def test_what_nobody_has_foreseen_ends_the_agent(
         return False
 
     wait_until(is_raised, "the mistake")
+    source.report(Occurrence(ObjectKey("Service", ObjectName("a", "b")), "TooLate", "nobody writes it", "Testing"))
     source.close()
