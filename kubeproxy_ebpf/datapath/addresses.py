@@ -8,11 +8,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
-from pyroute2 import IPRoute  # type: ignore[import-untyped]
-from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
-
+from kubeproxy_ebpf.datapath.netlink import RouteSocket
 from kubeproxy_ebpf.model.address import Address, Family, family_of, parse_address
 
 IPVS_DEVICE = "kube-ipvs0"
@@ -23,6 +21,7 @@ _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 
 _SCOPE_UNIVERSE = 0
 
+_SOCKET_FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _FAR_AWAY = {Family.IPV4: "198.51.100.1", Family.IPV6: "2001:db8::1"}
 """Documentation addresses (RFC 5737, RFC 3849): the route to them is the default route."""
 
@@ -51,7 +50,7 @@ class AddressMonitor:
         """
         self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         self._events.bind((0, _GROUPS))
-        self._route = IPRoute()
+        self._kernel = RouteSocket()
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when something may have changed."""
@@ -61,7 +60,7 @@ class AddressMonitor:
         """Swallow the notifications and ask the kernel.
 
         Raises:
-            NetlinkError: the kernel does not answer.
+            OSError: the kernel does not answer.
         """
         self._drain()
         found = list(self._addresses())
@@ -73,7 +72,7 @@ class AddressMonitor:
 
     def close(self) -> None:
         """Stop watching."""
-        self._route.close()
+        self._kernel.close()
         self._events.close()
 
     def __enter__(self) -> Self:
@@ -96,11 +95,11 @@ class AddressMonitor:
 
     def _addresses(self) -> Iterator[tuple[Address, int]]:
         """Yield each address with its scope."""
-        links = {link["index"]: link.get("ifname") for link in self._route.get_links()}
-        for message in self._route.get_addr():
+        not_ours = {index for index, name in socket.if_nameindex() if name == IPVS_DEVICE}
+        for message in self._kernel.addresses():
             # On a point-to-point link IFA_ADDRESS is the other end's.
-            text = message.get("IFA_LOCAL") or message.get("IFA_ADDRESS")
-            if text and links.get(message["index"]) != IPVS_DEVICE:
+            text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            if text and message["index"] not in not_ours:
                 yield parse_address(text), message["scope"]
 
     def _source(self, family: Family, found: list[tuple[Address, int]]) -> Address | None:
@@ -113,7 +112,8 @@ class AddressMonitor:
 
     def _preferred_source(self, family: Family) -> str | None:
         try:
-            routes: Any = self._route.route("get", dst=_FAR_AWAY[family])
-            return next((route.get("RTA_PREFSRC") for route in routes), None)
-        except NetlinkError:
+            route = self._kernel.route(_SOCKET_FAMILIES[family], _FAR_AWAY[family])
+        except OSError:
             return None
+        source: str | None = route.get_attr("RTA_PREFSRC")
+        return source

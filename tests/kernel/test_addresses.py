@@ -55,6 +55,17 @@ def test_address_of_the_other_end_is_not_ours(node_namespace: Namespace) -> None
     assert "192.0.2.2" not in texts(run_in(node_namespace, None, read_once))
 
 
+def test_more_addresses_than_one_message_holds(node_namespace: Namespace, tmp_path: Path) -> None:
+    """The kernel answers in as many pieces as it needs."""
+    add_device(node_namespace, "net0")
+    wanted = {f"192.0.2.{host}" for host in range(1, 255)} | {f"198.51.100.{host}" for host in range(1, 255)}
+    wanted |= {f"203.0.113.{host}" for host in range(1, 255)}
+    batch = tmp_path / "addresses"
+    batch.write_text("".join(f"address add {address}/24 dev net0\n" for address in sorted(wanted)))
+    node_namespace.run("ip", "-batch", str(batch))
+    assert texts(run_in(node_namespace, None, read_once)) == {"127.0.0.1", "::1"} | wanted
+
+
 def test_preferred_source_follows_the_default_route(node_namespace: Namespace) -> None:
     """The source is what the route says, not the first address; without any route the first global one."""
     add_device(node_namespace, "net0", "192.0.2.10/24", "192.0.2.11/24", "2001:db8::10/64")
