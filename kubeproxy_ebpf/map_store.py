@@ -24,10 +24,14 @@ class MapWriteError(Exception):
 
 
 class MapStore(Protocol):
-    """Reads and writes maps. Array access never makes a system call."""
+    """Reads and writes maps. Writing arrays makes no system call, but for when they grow."""
 
-    def array(self, name: ArrayMap) -> memoryview:
-        """Return the whole array as writable bytes; entry i starts at i times the value's size."""
+    def read(self, name: ArrayMap, start: int = 0, end: int | None = None) -> bytes:
+        """Return bytes of an array, by default all; entry i starts at i times the value's size."""
+        ...
+
+    def write(self, name: ArrayMap, start: int, data: bytes) -> None:
+        """Overwrite bytes of an array, in no order that a reader could rely on."""
         ...
 
     def publish(self, name: ArrayMap, byte_offset: int, word: int) -> None:

@@ -102,7 +102,7 @@ class Reconciler:
 
     def apply_settings(self, settings: SettingsEntry) -> int:
         """Bring the map ``settings`` to these; return how many writes it took. May block for milliseconds."""
-        data = bytes(self._store.array(ArrayMap.SETTINGS))
+        data = self._store.read(ArrayMap.SETTINGS)
         present = map_schema.unpack_settings(data)
         changes = write_settings(present, settings)
         if differs_in_prefixes(present, settings) and has_had_prefixes(data):

@@ -70,9 +70,14 @@ class FakeMapStore:
         """How many keys were written or deleted, and words published."""
         return len(self.log)
 
-    def array(self, name: ArrayMap) -> memoryview:
-        """Return the whole array as writable bytes."""
-        return memoryview(self._arrays[name])
+    def read(self, name: ArrayMap, start: int = 0, end: int | None = None) -> bytes:
+        """Return bytes of an array, by default all."""
+        return bytes(self._arrays[name][start:end])
+
+    def write(self, name: ArrayMap, start: int, data: bytes) -> None:
+        """Overwrite bytes of an array."""
+        array = memoryview(self._arrays[name])
+        array[start : start + len(data)] = data
 
     def publish(self, name: ArrayMap, byte_offset: int, word: int) -> None:
         """Store an aligned 64-bit word."""
@@ -283,7 +288,7 @@ class Reader:
 
     def _entry(self, name: ArrayMap, number: int) -> bytes:
         size = map_schema.ENTRY_SIZES[name]
-        return bytes(self._store.array(name)[number * size : (number + 1) * size])
+        return bytes(self._store.read(name, number * size, (number + 1) * size))
 
 
 def _holds(prefix: Prefix, address: Address) -> bool:

@@ -36,8 +36,7 @@ def apply_changes(store: MapStore, changes: Sequence[Change]) -> list[FailedWrit
 
 def _store(store: MapStore, change: Change) -> None:
     if isinstance(change, WriteEntries):
-        start = change.at * map_schema.ENTRY_SIZES[change.map]
-        store.array(change.map)[start : start + len(change.data)] = change.data
+        store.write(change.map, change.at * map_schema.ENTRY_SIZES[change.map], change.data)
     elif isinstance(change, PublishWord):
         start = change.at * map_schema.ENTRY_SIZES[change.map]
         store.publish(change.map, start + change.offset, change.word)

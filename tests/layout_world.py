@@ -351,7 +351,7 @@ def addresses_of(world: World) -> dict[bytes, bytes]:
 
 def check_no_backend_is_left(store: FakeMapStore, world: World) -> None:
     """Check that entries say they are in use exactly for the endpoints that are planned; entry 0 is nobody's."""
-    entries = map_schema.unpack_backends(store.array(ArrayMap.BACKENDS)[map_schema.BACKEND_SIZE :])
+    entries = map_schema.unpack_backends(store.read(ArrayMap.BACKENDS, map_schema.BACKEND_SIZE))
     planned = sum(len({*port.cluster_set, *port.local_set, *port.lingering}) for port in ports_of(world).values())
     assert sum(bool(entry.flags) for entry in entries) == planned
 

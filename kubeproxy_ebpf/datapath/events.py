@@ -58,7 +58,7 @@ class EventReader:
         self._buffer.close()
 
     def _announce(self, *, listening: bool) -> None:
-        flags = unpack_settings(self._store.array(ArrayMap.SETTINGS)).flags
+        flags = unpack_settings(self._store.read(ArrayMap.SETTINGS)).flags
         wanted = flags | SETTINGS_LISTENING if listening else flags & ~SETTINGS_LISTENING
         self._store.publish(ArrayMap.SETTINGS, SETTINGS_FLAGS_OFFSET, settings_flags_word(wanted))
 

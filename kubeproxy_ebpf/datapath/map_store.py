@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel's maps behind :class:`kubeproxy_ebpf.map_store.MapStore`.
 
-Arrays are memory of this process, so that endpoint churn costs no system call; keyed maps are written in
-batches. Made by :mod:`.loader`, for the agent (writable) or from the pins alone (read-only, for ``dump``).
+Arrays are memory of this process as far as they are in use, so that endpoint churn costs no system call; keyed maps are
+written in batches. Made by :mod:`.loader`, for the agent (writable) or from the pins alone (read-only, for ``dump``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Self
 from kubeproxy_ebpf.datapath import batches
 from kubeproxy_ebpf.datapath.grace_period import GracePeriod
 from kubeproxy_ebpf.datapath.libbpf import syscalls
-from kubeproxy_ebpf.datapath.libbpf.memory import SharedMemory, shared_array
+from kubeproxy_ebpf.datapath.libbpf.memory import SharedArray
 from kubeproxy_ebpf.layout.changes import ArrayMap, DeleteEntry, HashMap, InsertEntry
 from kubeproxy_ebpf.map_store import MapWriteError
 
@@ -27,7 +27,7 @@ _FULL = {errno.E2BIG, errno.ENOSPC}
 
 
 class KernelMapStore:
-    """Reads and writes the maps behind a set of descriptors. Safe to use from several threads, one writer a map."""
+    """Reads and writes the maps behind a set of descriptors. One thread at a time, but for :meth:`wait_for_readers`."""
 
     def __init__(self, descriptors: Mapping[str, int], *, writable: bool = True) -> None:
         """Take over the descriptors, by map name, and map the arrays into memory.
@@ -50,8 +50,8 @@ class KernelMapStore:
             self._resources.close()
             raise
 
-    def _map_array(self, name: str, *, writable: bool) -> SharedMemory:
-        memory = shared_array(self._descriptors[name], writable=writable)
+    def _map_array(self, name: str, *, writable: bool) -> SharedArray:
+        memory = SharedArray(self._descriptors[name], writable=writable)
         self._resources.callback(memory.close)
         return memory
 
@@ -64,12 +64,17 @@ class KernelMapStore:
         self.close()
 
     def close(self) -> None:
-        """Give descriptors and memory back; what is pinned lives on. Views of arrays must be released before."""
+        """Give descriptors and memory back; what is pinned lives on."""
         self._resources.close()
 
-    def array(self, name: ArrayMap) -> memoryview:
-        """Return the whole array as bytes; entry i starts at i times the value's size."""
-        return self._arrays[name].view
+    def read(self, name: ArrayMap, start: int = 0, end: int | None = None) -> bytes:
+        """Return bytes of an array, by default all; entry i starts at i times the value's size."""
+        array = self._arrays[name]
+        return array.read(start, array.size if end is None else end)
+
+    def write(self, name: ArrayMap, start: int, data: bytes) -> None:
+        """Overwrite bytes of an array, in no order that a reader could rely on."""
+        self._arrays[name].write(start, data)
 
     def publish(self, name: ArrayMap, byte_offset: int, word: int) -> None:
         """Store an aligned 64-bit word with release semantics."""

@@ -141,7 +141,7 @@ def _frontend_for(store: KernelMapStore, family: Family, protocol: Protocol, por
             store.delete([DeleteEntry(Phase.WITHDRAW, entry.map, entry.key)])
         store.wait_for_readers()
         for array in _BORROWED_ARRAYS:
-            store.array(array)[: ENTRY_SIZES[array]] = bytes(ENTRY_SIZES[array])
+            store.write(array, 0, bytes(ENTRY_SIZES[array]))
 
 
 def _unused_target(store: KernelMapStore, family: Family) -> Target:
@@ -165,7 +165,7 @@ def _borrow(store: KernelMapStore, frontend_key: bytes, backend: BackendEntry) -
         ArrayMap.ORIGINS: pack_origin(OriginEntry(frontend_key, _BORROWED, FrontendKind.EXTERNAL_IP)),
     }
     for array, data in entries.items():
-        store.array(array)[: len(data)] = data
+        store.write(array, 0, data)
 
 
 def _exchange_stream(target: Target, server: socket.socket) -> None:

@@ -62,7 +62,7 @@ def _entries(port: PortState) -> Iterator[tuple[ArrayMap, int, bytes]]:
 
 def _repair(store: MapStore, name: ArrayMap, at: int, wanted: bytes) -> Iterator[Change]:
     size = schema.ENTRY_SIZES[name]
-    found = store.array(name)[at * size : at * size + len(wanted)]
+    found = store.read(name, at * size, at * size + len(wanted))
     for offset, word in schema.differing_words(found, wanted):
         yield PublishWord(Phase.PUBLISH, name, at + offset // size, offset % size, word)
 

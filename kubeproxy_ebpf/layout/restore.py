@@ -22,7 +22,7 @@ from kubeproxy_ebpf.map_store import MapStore
 from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.plan.service_plan import FrontendKind, ServicePortKey
 
-_CHUNK = 4096
+_CHUNK = 32_768
 _KINDS = frozenset(map(int, FrontendKind))
 
 
@@ -65,12 +65,13 @@ def find(store: MapStore) -> Found:
 
 def used_part(store: MapStore, name: ArrayMap) -> bytes:
     """Return an array up to its last entry that is not zero."""
-    data, size = store.array(name), schema.ENTRY_SIZES[name]
-    zeros, end = bytes(_CHUNK * size), len(data)
-    while end >= len(zeros) and data[end - len(zeros) : end] == zeros:
+    size = schema.ENTRY_SIZES[name]
+    zeros, end = bytes(_CHUNK * size), store.capacity(name) * size
+    while end >= len(zeros) and store.read(name, end - len(zeros), end) == zeros:
         end -= len(zeros)
-    used = len(bytes(data[max(0, end - len(zeros)) : end]).rstrip(b"\0")) + max(0, end - len(zeros))
-    return bytes(data[: -(-used // size) * size])
+    start = max(0, end - len(zeros))
+    used = start + len(store.read(name, start, end).rstrip(b"\0"))
+    return store.read(name, 0, -(-used // size) * size)
 
 
 def _find_frontends(store: MapStore, found: Found) -> tuple[dict[int, list[bytes]], set[bytes]]:

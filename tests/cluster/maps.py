@@ -25,7 +25,7 @@ def contents(pin_folder: Path) -> dict[str, Any]:
                 row._replace(base=0, slots=0, endpoints=tuple(sorted(set(row.endpoints)))) for row in inventory.sets()
             ],
             "addresses": sorted(store.entries(HashMap.ADDRESSES)),
-            "settings": unpack_settings(store.array(ArrayMap.SETTINGS)),
+            "settings": unpack_settings(store.read(ArrayMap.SETTINGS)),
         }
 
 

@@ -95,7 +95,7 @@ def wait_for_answers(client: Namespace, cgroup: Path, expected: set[str]) -> Non
 def contents(pin_folder: Path) -> dict[str, str]:
     """Return a digest of each map that the agent writes, as it is in the kernel."""
     with loader.open_pinned(pin_folder) as store:
-        digests = {array.value: hashlib.sha256(store.array(array)).hexdigest() for array in ArrayMap}
+        digests = {array.value: hashlib.sha256(store.read(array)).hexdigest() for array in ArrayMap}
         for name in HashMap:
             entries = b"".join(key + value for key, value in sorted(store.entries(name)))
             digests[name.value] = hashlib.sha256(entries).hexdigest()

@@ -25,7 +25,7 @@ from tests.kernel.processes import run_in
 
 def flags(datapath: Datapath) -> int:
     """Return the programs' flags."""
-    return unpack_settings(datapath.store.array(ArrayMap.SETTINGS)).flags
+    return unpack_settings(datapath.store.read(ArrayMap.SETTINGS)).flags
 
 
 def test_decisions_are_told_while_somebody_listens(

@@ -34,7 +34,7 @@ def fill(datapath: loader.Datapath) -> None:
 
 def is_filled(datapath: loader.Datapath) -> bool:
     """Whether what :func:`fill` left is there."""
-    word = datapath.store.array(ArrayMap.SERVICES)[8 * 5 : 8 * 6].tobytes()
+    word = datapath.store.read(ArrayMap.SERVICES, 8 * 5, 8 * 6)
     return int.from_bytes(word, "little") == 0x1122334455667788 and list(datapath.store.entries(HashMap.FRONTENDS)) == [
         (b"k" * 20, b"v" * 4)
     ]

@@ -141,11 +141,38 @@ def lookup(store: KernelMapStore, name: ArrayMap, index: int, size: int) -> byte
 def test_arrays_are_the_kernels_memory(load: Loader) -> None:
     """Slices and published words are in the map at once, at the index that they belong to."""
     store = load().store
-    store.array(ArrayMap.BACKENDS)[3 * 32 : 4 * 32] = bytes(range(32))
+    store.write(ArrayMap.BACKENDS, 3 * 32, bytes(range(32)))
     store.publish(ArrayMap.BACKENDS, 3 * 32 + 24, 0xFFEEDDCCBBAA9988)
     word = (0xFFEEDDCCBBAA9988).to_bytes(8, "little")
     assert lookup(store, ArrayMap.BACKENDS, 3, 32) == bytes(range(24)) + word
-    assert len(store.array(ArrayMap.BACKENDS)) == 32 * store.capacity(ArrayMap.BACKENDS)
+    assert len(store.read(ArrayMap.BACKENDS)) == 32 * store.capacity(ArrayMap.BACKENDS)
+
+
+def mapped_bytes() -> int:
+    """Return how much of this process's memory is entries of arrays."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    starts = [index for index, line in enumerate(lines) if line.endswith("anon_inode:bpf-map")]
+    sizes = (line for start in starts for line in lines[start : start + 3] if line.startswith("Size:"))
+    return 1024 * sum(int(line.split()[1]) for line in sizes)
+
+
+def test_large_array_is_mapped_as_far_as_it_is_written(load: Loader) -> None:
+    """What is not in use is no memory of the process; it can be read, and written when its time has come."""
+    size, entries = 32, 65_536
+    store = load(backends=entries).store
+    before = mapped_bytes()
+    for index in (1, 100, 5_000, 20_000):
+        entry = index.to_bytes(size, "little")
+        store.write(ArrayMap.BACKENDS, index * size, entry)
+        assert lookup(store, ArrayMap.BACKENDS, index, size) == entry
+    assert mapped_bytes() - before < size * 20_000
+    last = (entries - 1) * size
+    syscalls.map_update(store.descriptor("backends"), (entries - 1).to_bytes(4, "little"), b"\7" * size)
+    assert store.read(ArrayMap.BACKENDS, last - size) == bytes(size) + b"\7" * size
+    assert mapped_bytes() - before < size * 20_000
+    store.publish(ArrayMap.BACKENDS, last, 5)
+    assert lookup(store, ArrayMap.BACKENDS, entries - 1, size) == (5).to_bytes(8, "little") + b"\7" * (size - 8)
+    assert store.read(ArrayMap.BACKENDS, 5_000 * size, 5_001 * size) == (5_000).to_bytes(size, "little")
 
 
 @pytest.mark.parametrize("offset", [-8, 4, 64 * 8, 64 * 8 - 4])
@@ -163,8 +190,9 @@ def test_reading_without_an_agent_cannot_write(load: Loader, pin_folder: Path) -
     datapath.close()
     with loader.open_pinned(pin_folder) as store:
         assert numbers_in(store, HashMap.FRONTENDS) == list(range(10))
-        assert store.array(ArrayMap.SLOTS)[8:16].tobytes() == (77).to_bytes(8, "little")
-        assert store.array(ArrayMap.SLOTS).readonly
+        assert store.read(ArrayMap.SLOTS, 8, 16) == (77).to_bytes(8, "little")
+        with pytest.raises(TypeError, match="read-only memory"):
+            store.write(ArrayMap.SLOTS, 0, bytes(8))
         assert {failure.error_number for failure in store.insert(inserts(HashMap.FRONTENDS, [11, 12]))} == {errno.EPERM}
         with pytest.raises(ValueError, match="read-only memory"):
             store.publish(ArrayMap.SLOTS, 0, 1)

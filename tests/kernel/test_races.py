@@ -152,11 +152,10 @@ def test_halves_written_in_turn_are_seen_apart(make_readers: MakeReaders) -> Non
     """Two fields stored one after the other are torn before the same readers: they are able to see it."""
     readers = make_readers("word_reader.bpf.c", f"READS={READS}", outcomes="words")
     at = ENTRY_SIZES[ArrayMap.SERVICES]
-    view = readers.store.array(ArrayMap.SERVICES)
 
     def write(word: int) -> None:
         half = word.to_bytes(8, "little")[:4]
-        view[at : at + 4] = half
-        view[at + 4 : at + 8] = half
+        readers.store.write(ArrayMap.SERVICES, at, half)
+        readers.store.write(ArrayMap.SERVICES, at + 4, half)
 
     assert hammer(readers, write).torn > 0

@@ -28,8 +28,7 @@ DOUBLE = {name: 2 * size for name, size in SMALL.as_mapping().items()}
 def fill(store: KernelMapStore) -> None:
     """Put something everywhere: as the agent does, and as the programs do."""
     for array in ArrayMap:
-        view = store.array(array)
-        view[:] = bytes(index % 251 for index in range(len(view)))
+        store.write(array, 0, bytes(index % 251 for index in range(len(store.read(array)))))
     entries = [InsertEntry(Phase.EXPOSE, HashMap.FRONTENDS, bytes([i]) * 20, bytes([i]) * 4) for i in range(64)]
     assert store.insert(entries) == []
     assert store.insert([InsertEntry(Phase.GUARD, HashMap.SOURCE_RANGES, RANGE_KEY, b"\x01\0\0\0")]) == []
@@ -53,14 +52,14 @@ def test_every_map_grows_with_its_contents(load: Loader, scratch_cgroup: Path) -
     first = load()
     fill(first.store)
     run_in(None, scratch_cgroup, connect_error)
-    arrays = {array: first.store.array(array).tobytes() for array in ArrayMap}
+    arrays = {array: first.store.read(array) for array in ArrayMap}
     keyed = {name: read(first.store, name) for name in ("frontends", "source_ranges", "affinity")}
     counted = dict(first.store.counters("service_counters"))
     first.close()
     store = load(**DOUBLE).store
     for array, content in arrays.items():
-        assert store.array(array)[: len(content)] == content
-        assert not any(store.array(array)[len(content) :])
+        assert store.read(array, 0, len(content)) == content
+        assert not any(store.read(array, len(content)))
     assert {name: read(store, name) for name in keyed} == keyed
     assert dict(store.counters("service_counters")) == counted == {0: (1, 0)}
     for name in (*ArrayMap, *HashMap):

@@ -28,7 +28,7 @@ CONNECTIONS = ["self_test_tcp_ipv4", "self_test_udp_ipv4", "self_test_tcp_ipv6",
 
 def contents(store: KernelMapStore) -> tuple[object, ...]:
     """Return everything that the agent writes."""
-    arrays = [store.array(array).tobytes() for array in ArrayMap]
+    arrays = [store.read(array) for array in ArrayMap]
     return (*arrays, *(sorted(store.entries(name)) for name in HashMap))
 
 

@@ -170,7 +170,17 @@ def test_start_is_light() -> None:
 
 def test_agent_is_light() -> None:
     """The agent's program has nothing that only the command line or another source needs."""
-    heavy = ["typer", "pydantic", "rich", "kopf", "kubernetes", "aiohttp", "pyroute2.ndb", "pyroute2.iproute", "sqlite3"]
+    heavy = [
+        "typer",
+        "pydantic",
+        "rich",
+        "kopf",
+        "kubernetes",
+        "aiohttp",
+        "pyroute2.ndb",
+        "pyroute2.iproute",
+        "sqlite3",
+    ]
     program = f"import sys, kubeproxy_ebpf.cli.serve; print([name for name in {heavy!r} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert output == "[]\n"

@@ -58,25 +58,24 @@ class KnownMaps(FakeMapStore):
     ) -> None:
         """Nothing is to be closed."""
 
-    def write(self, name: ArrayMap, number: int, data: bytes) -> None:
-        """Write an entry of an array."""
-        start = number * map_schema.ENTRY_SIZES[name]
-        self.array(name)[start : start + len(data)] = data
+    def enter(self, name: ArrayMap, number: int, data: bytes) -> None:
+        """Write entries of an array."""
+        self.write(name, number * map_schema.ENTRY_SIZES[name], data)
 
     def service(self, number: int, key: ServicePortKey, entry: ServiceEntry) -> None:
         """Write a service port."""
         self.hashes[HashMap.SERVICE_NAMES][map_schema.pack_u32(number)] = map_schema.pack_name(key)
-        self.write(ArrayMap.SERVICES, number, map_schema.pack_service(entry))
+        self.enter(ArrayMap.SERVICES, number, map_schema.pack_service(entry))
 
     def backend(self, number: int, service: int, endpoint: tuple[str, int], flags: int, generation: int) -> None:
         """Write a backend."""
         entry = BackendEntry(parse_address(endpoint[0]), endpoint[1], service, 0, generation, flags)
-        self.write(ArrayMap.BACKENDS, number, map_schema.pack_backend(entry))
+        self.enter(ArrayMap.BACKENDS, number, map_schema.pack_backend(entry))
 
     def frontend(self, origin: int, service: int, key: FrontendKey, kind: FrontendKind) -> None:
         """Write a frontend."""
         packed = map_schema.pack_frontend_key(key)
-        self.write(ArrayMap.ORIGINS, origin, map_schema.pack_origin(OriginEntry(packed, service, kind)))
+        self.enter(ArrayMap.ORIGINS, origin, map_schema.pack_origin(OriginEntry(packed, service, kind)))
         self.hashes[HashMap.FRONTENDS][packed] = map_schema.pack_u32(origin)
 
     def remember(self, service: int, client: bytes, backend: int, generation: int, seconds_ago: int) -> None:
@@ -97,7 +96,7 @@ def maps() -> KnownMaps:
     maps.backend(2, 3, ("10.244.1.5", 8080), IN_CLUSTER, 1)
     maps.backend(5, 4, ("fd00::5", 8080), IN_CLUSTER, 1)
     maps.backend(6, 0, ("10.244.9.9", 80), 0, 9)  # free
-    maps.write(ArrayMap.SLOTS, 10, map_schema.pack_slots((1, 2, 1, 1, 5)))
+    maps.enter(ArrayMap.SLOTS, 10, map_schema.pack_slots((1, 2, 1, 1, 5)))
     key = FrontendKey(parse_address("10.96.0.10"), 80, Protocol.TCP)
     maps.frontend(21, 3, key, FrontendKind.CLUSTER_IP)
     maps.frontend(22, 3, key._replace(address=parse_address("192.0.2.1"), port=30080), FrontendKind.NODE_PORT)
@@ -259,7 +258,7 @@ def test_nothing_to_show() -> None:
 def test_long_lists_are_cut_in_tables_only(maps: KnownMaps) -> None:
     """A Maglev table does not flood the terminal."""
     maps.service(3, WEB, ServiceEntry(Set(100, 50), Set(0, 0), 0, 0))
-    maps.write(ArrayMap.SLOTS, 100, map_schema.pack_slots((1, 2) * 25))
+    maps.enter(ArrayMap.SLOTS, 100, map_schema.pack_slots((1, 2) * 25))
     assert table("sets", "--name", "web")[1][-1].endswith(" and 42 more")
     endpoints = data("sets", "--name", "web")[0]["endpoints"]
     assert isinstance(endpoints, list)

@@ -161,7 +161,7 @@ def ended(steps: Generator[None, None, Answer]) -> Answer:
 def flags_of(node: Node, backend: int) -> int:
     """Return a backend's flags."""
     size = schema.BACKEND_SIZE
-    data = node.store.array(ArrayMap.BACKENDS)[backend * size : (backend + 1) * size]
+    data = node.store.read(ArrayMap.BACKENDS, backend * size, (backend + 1) * size)
     return next(schema.unpack_backends(data)).flags
 
 
@@ -355,9 +355,8 @@ def test_two_sets_that_share_slots() -> None:
     node = Node(store)
     world = {WEB: plan_of(WEB, 2, CLUSTER_IP), OTHER: plan_of(OTHER, 2, NODE_PORT)}
     node.settle(world)
-    services = store.array(ArrayMap.SERVICES)
     first, second = (number * schema.SERVICE_SIZE for number in (1, 2))
-    services[second : second + 8] = bytes(services[first : first + 8])
+    store.write(ArrayMap.SERVICES, second, store.read(ArrayMap.SERVICES, first, first + 8))
     node = Node(store)
     node.settle(world)
     check_settled(node, world, SMALL)

@@ -43,10 +43,8 @@ class Damage(NamedTuple):
         """Put them there: into an entry of an array; over a value, in place of a key, or beside the others."""
         if isinstance(self.map, ArrayMap):
             size = schema.ENTRY_SIZES[self.map]
-            entry = store.array(self.map)[self.number * size : (self.number + 1) * size]
             start = self.offset % size
-            cut = self.data[: size - start]
-            entry[start : start + len(cut)] = cut
+            store.write(self.map, self.number * size + start, self.data[: size - start])
             return
         content = store.hashes[self.map]
         key_size, value_size = KEY_SIZES[self.map]
@@ -118,7 +116,7 @@ def test_all_ones(name: ArrayMap) -> None:
     """An array full of ones does not stop a start."""
     store = FakeMapStore()
     Node(store).settle(WORLD)
-    store.array(name)[:] = b"\xff" * len(store.array(name))
+    store.write(name, 0, b"\xff" * len(store.read(name)))
     node = Node(store)
     node.settle(WORLD)
     apply_changes(store, audit(node.layout, store))
@@ -146,9 +144,7 @@ def test_the_self_test_is_left_alone() -> None:
     key = schema.pack_frontend_key(FrontendKey(address, 4000, Protocol.TCP))
     store.hashes[HashMap.FRONTENDS][key] = schema.pack_u32(0)
     store.hashes[HashMap.ADDRESSES][address] = schema.pack_u32(schema.ADDRESS_EXTERNAL)
-    store.array(ArrayMap.ORIGINS)[: schema.ORIGIN_SIZE] = schema.pack_origin(
-        OriginEntry(key, 0, FrontendKind.EXTERNAL_IP)
-    )
+    store.write(ArrayMap.ORIGINS, 0, schema.pack_origin(OriginEntry(key, 0, FrontendKind.EXTERNAL_IP)))
     node = Node(store)
     node.settle(WORLD)
     assert audit(node.layout, store) == ()

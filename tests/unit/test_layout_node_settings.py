@@ -43,12 +43,12 @@ ENTRIES = st.builds(
 
 def present(store: FakeMapStore) -> SettingsEntry:
     """Return what the programs read."""
-    return schema.unpack_settings(store.array(ArrayMap.SETTINGS))
+    return schema.unpack_settings(store.read(ArrayMap.SETTINGS))
 
 
 def writes(store: FakeMapStore, new: SettingsEntry) -> Iterator[Change | None]:
     """Yield what the reconciler writes, one by one; None: a grace period."""
-    data = bytes(store.array(ArrayMap.SETTINGS))
+    data = store.read(ArrayMap.SETTINGS)
     old = schema.unpack_settings(data)
     changes = write_settings(old, new)
     if differs_in_prefixes(old, new) and has_had_prefixes(data):
@@ -100,14 +100,14 @@ def test_a_late_reader_never_sees_a_prefix_change(old: SettingsEntry, new: Setti
     """Who has read the counts before the grace period reads the same prefixes until its end."""
     store = FakeMapStore()
     write(store, old)
-    before = bytes(store.array(ArrayMap.SETTINGS))[schema.SETTINGS_PREFIXES_OFFSET :]
+    before = store.read(ArrayMap.SETTINGS)[schema.SETTINGS_PREFIXES_OFFSET :]
     readers = {len(old.service_cidrs), len(present(store).service_cidrs)}
     for change in writes(store, new):
         if change is None:
             readers = {len(present(store).service_cidrs)}
             continue
         apply_changes(store, [change])
-        after = bytes(store.array(ArrayMap.SETTINGS))[schema.SETTINGS_PREFIXES_OFFSET :]
+        after = store.read(ArrayMap.SETTINGS)[schema.SETTINGS_PREFIXES_OFFSET :]
         if len(present(store).service_cidrs) not in readers:
             break
         assert all(after[: count * 32] == before[: count * 32] for count in readers)

@@ -109,13 +109,13 @@ def test_the_same_world_takes_no_write(before: World, world: World) -> None:
     node.settle(before)
     node.settle(world)
     store.log.clear()
-    arrays = {name: bytes(store.array(name)) for name in ArrayMap}
+    arrays = {name: store.read(name) for name in ArrayMap}
     node = Node(store)
     assert node.batch_for(world).changes == ()
     assert node.layout.prune(frozenset(world)).changes == ()
     node.settle(world)
     assert store.log == []
-    assert arrays == {name: bytes(store.array(name)) for name in ArrayMap}
+    assert arrays == {name: store.read(name) for name in ArrayMap}
 
 
 @settings(max_examples=100, deadline=None)

@@ -157,5 +157,5 @@ def test_settings_are_written_once() -> None:
     second = SettingsEntry(service_cidrs=(parse_prefix("fd00::/112"), parse_prefix("10.97.0.0/16")))
     for wanted in (first, second):
         assert world.reconciler.apply_settings(wanted)
-        assert map_schema.unpack_settings(world.store.array(ArrayMap.SETTINGS)) == wanted
+        assert map_schema.unpack_settings(world.store.read(ArrayMap.SETTINGS)) == wanted
         assert world.reconciler.apply_settings(wanted) == 0

@@ -201,7 +201,7 @@ class ServiceMaps:
             syscalls.map_update(fd, _NUMBER.pack(index), bytes(8))
 
     def _write(self, array: ArrayMap, index: int, data: bytes) -> None:
-        self.store.array(array)[index * len(data) : (index + 1) * len(data)] = data
+        self.store.write(array, index * len(data), data)
 
     def _insert(self, name: HashMap, key: bytes, value: bytes) -> None:
         assert self.store.insert([InsertEntry(Phase.EXPOSE, name, key, value)]) == []
