@@ -42,9 +42,12 @@ class Agent:
     """The agent of the demo's node."""
 
     world: World
-    manifests: Path
+    source: str
+    """The flag that says where it learns of Services."""
     bpffs: Path
     log: Path
+    more: tuple[str, ...] = ()
+    """Further arguments."""
     process: subprocess.Popen[bytes] = field(init=False)
     _log_start: int = 0
 
@@ -52,11 +55,12 @@ class Agent:
         """Return the arguments of ``kubeproxy-ebpf``."""
         return [
             "run",
-            f"--manifests={self.manifests}",
+            self.source,
             f"--node-name={NODE_NAME}",
             f"--cgroup={self.world.node_cgroup}",
             f"--bpffs={self.bpffs}",
             "--log-format=json",
+            *self.more,
         ]
 
     def start(self) -> float:

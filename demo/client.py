@@ -58,6 +58,8 @@ def connect(target: Target) -> Attempt:
             if target.protocol == "udp":
                 opened.send(b"who are you?")
             answer = opened.recv(64).decode().strip()
+            if not answer:
+                return Attempt(error="closed without a word", started=started, ended=time.monotonic_ns())
             peer = _show(opened.getpeername())
     except OSError as problem:
         return Attempt(error=_name_of(problem), started=started, ended=time.monotonic_ns())
@@ -88,7 +90,7 @@ def _name_of(problem: OSError) -> str:
 
 
 class Repeated(threading.Thread):
-    """New connections, one after the other, until stopped; remembers when each server answered first and last."""
+    """New connections, one after the other, until stopped; remembers when each outcome was seen first and last."""
 
     def __init__(self, target: Target) -> None:
         """Prepare; nothing is sent before ``start``."""
@@ -104,12 +106,10 @@ class Repeated(threading.Thread):
         """Connect until stopped."""
         while not self._stopping.is_set():
             attempt = connect(self._target)
-            if attempt.error:
-                self._errors[attempt.error] += 1
-                continue
-            self._first.setdefault(attempt.answer, attempt.ended)
-            self._last[attempt.answer] = attempt.started
-            self._answers[attempt.answer] += 1
+            outcome = attempt.error or attempt.answer
+            self._first.setdefault(outcome, attempt.ended)
+            self._last[outcome] = attempt.started
+            (self._errors if attempt.error else self._answers)[outcome] += 1
 
     def state(self) -> dict[str, Any]:
         """Return what happened so far."""

@@ -8,24 +8,23 @@ its standard input.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import statistics
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from demo.client import Attempt, Repeated, Stream, Target, ask_unconnected, connect
-from demo.server import serve
+from demo.server import Server
 
 
 @dataclass(slots=True)
 class Client:
     """Carries out requests; what goes on in the background is known by a number."""
 
+    server: Server
     background: dict[int, Repeated | Stream] = field(default_factory=dict)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -65,6 +64,11 @@ class Client:
         self.background[number].stop()
         return self.background[number].state()
 
+    def do_stop_serving(self) -> dict[str, Any]:
+        """Have the pod's server listen no more."""
+        self.server.stop()
+        return {}
+
 
 def _summary(attempts: list[Attempt]) -> dict[str, Any]:
     return {
@@ -78,11 +82,11 @@ def _summary(attempts: list[Attempt]) -> dict[str, Any]:
 def main() -> None:
     """Serve in the background and carry out requests until standard input ends."""
     name, port = sys.argv[1], int(sys.argv[2])
-    listening = threading.Event()
-    threading.Thread(target=lambda: asyncio.run(serve(name, port, listening)), daemon=True).start()
-    if not listening.wait(10):
+    server = Server(name, port)
+    server.start()
+    if not server.listening.wait(10):
         sys.exit(f"{name} cannot listen on port {port}")
-    client = Client()
+    client = Client(server)
     _say({"listening": port})
     for line in sys.stdin:
         _say(client.answer(json.loads(line)))

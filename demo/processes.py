@@ -39,14 +39,14 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """What connections without end have seen so far. Times are CLOCK_MONOTONIC nanoseconds, by server."""
+    """What connections without end have seen so far. Times are CLOCK_MONOTONIC nanoseconds, by server or error."""
 
     answers: dict[str, int]
     errors: dict[str, int]
     first: dict[str, int]
-    """When its first answer was there."""
+    """When its first answer, or the first of these errors, was there."""
     last: dict[str, int]
-    """When the last connection that it answered began."""
+    """When the last connection began that it answered, or that failed so."""
 
     @property
     def made(self) -> int:
@@ -102,6 +102,14 @@ class Pod:
     def stream(self, address: str, port: int) -> Background:
         """Begin a stream."""
         return Background(self, self.ask("stream", address=address, port=port)["number"])
+
+    def stop_serving(self) -> None:
+        """Have its server listen no more; its namespace and its addresses stay."""
+        self.ask("stop_serving")
+
+    def end(self) -> None:
+        """End it as soon as it is idle."""
+        self._process.communicate()
 
     def ask(self, what: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 (goes into JSON)
         """Send one request and return its answer."""

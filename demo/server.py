@@ -46,14 +46,36 @@ class NamedDatagrams(asyncio.DatagramProtocol):
             self._transport.sendto(self._answer, addr)
 
 
-async def serve(name: str, port: int, listening: threading.Event) -> None:
-    """Answer on the port, over TCP and UDP, IPv4 and IPv6, for ever."""
-    loop = asyncio.get_running_loop()
-    streams = socket.create_server(("::", port), family=socket.AF_INET6, backlog=1024, dualstack_ipv6=True)
-    await loop.create_server(lambda: NamedStream(name), sock=streams)
-    datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    datagrams.bind(("::", port))
-    await loop.create_datagram_endpoint(lambda: NamedDatagrams(name), sock=datagrams)
-    listening.set()
-    await asyncio.Event().wait()
+class Server(threading.Thread):
+    """Answers on a port, over TCP and UDP, IPv4 and IPv6, until told to stop. Established connections outlive that."""
+
+    def __init__(self, name: str, port: int) -> None:
+        """Prepare; it listens once ``start`` was called and ``listening`` is set."""
+        super().__init__(daemon=True)
+        self.listening = threading.Event()
+        self._server_name, self._port = name, port
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+
+    def run(self) -> None:
+        """Serve, then only keep what is open."""
+        self._loop.run_until_complete(self._serve())
+
+    def stop(self) -> None:
+        """Listen no more."""
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self.join()
+
+    async def _serve(self) -> None:
+        streams = socket.create_server(("::", self._port), family=socket.AF_INET6, backlog=1024, dualstack_ipv6=True)
+        server = await self._loop.create_server(lambda: NamedStream(self._server_name), sock=streams)
+        datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        datagrams.bind(("::", self._port))
+        answering, _ = await self._loop.create_datagram_endpoint(
+            lambda: NamedDatagrams(self._server_name), sock=datagrams
+        )
+        self.listening.set()
+        await self._stopping.wait()
+        server.close()
+        answering.close()

@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from demo import cgroups, inventory
+from demo.playing import BPFFS
 from demo.processes import ROOT
-from demo.scenes import BPFFS
 from demo.waiting import wait_until
 
 PATIENCE = 600.0
-"""Seconds that the whole demo may take; it takes ten, on an emulated machine hundreds."""
+"""Seconds that a whole story may take; they take ten to sixty, on an emulated machine hundreds."""
 _LOOK_AROUND = 0.25
 """Seconds between two looks at what the demo's processes hold."""
 _TO_GO = 30.0
@@ -41,18 +41,18 @@ class InterruptedDemoError(Exception):
     """Somebody wants the demo to end."""
 
 
-def main() -> int:
-    """Run the demo; return 0 if everything was as promised and nothing is left."""
+def main(story: str) -> int:
+    """Run the module of a story; return 0 if everything was as promised and nothing is left."""
     console = Console(highlight=False)
     if os.geteuid() != 0:
-        console.print("The demo makes namespaces and loads BPF programs, so it needs root: sudo make demo")
+        console.print("The demo makes namespaces and loads BPF programs, so it needs root: begin again with sudo")
         return 1
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _interrupt)
     started = time.monotonic()
     before = inventory.of_machine()
     name = f"kubeproxy-ebpf-demo-{os.getpid()}"
-    result, own = _run_and_remove(console, Path(tempfile.gettempdir()) / name, cgroups.cgroup_root() / name)
+    result, own = _run_and_remove(console, story, Path(tempfile.gettempdir()) / name, cgroups.cgroup_root() / name)
     clean = _compare(console, before, own, name)
     console.print(f"\n{_verdict(result, clean=clean)} in {time.monotonic() - started:.1f} s")
     return result or (0 if clean else 1)
@@ -64,14 +64,14 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     raise InterruptedDemoError(signal.Signals(number).name)
 
 
-def _run_and_remove(console: Console, folder: Path, cgroup: Path) -> tuple[int, inventory.Listing]:
+def _run_and_remove(console: Console, story: str, folder: Path, cgroup: Path) -> tuple[int, inventory.Listing]:
     """Run the scenes, then remove everything; return their exit code and what belonged to them."""
     own: list[inventory.Listing] = []
     scenes = None
     try:
         folder.mkdir(mode=0o700)
         cgroups.make(cgroup)
-        scenes = _start(folder, cgroup)
+        scenes = _start(story, folder, cgroup)
         result = _wait(scenes, cgroup, folder / BPFFS, own)
     except InterruptedDemoError as interruption:
         console.print(f"\n[yellow]{interruption}: tidying up[/]")
@@ -84,6 +84,7 @@ def _run_and_remove(console: Console, folder: Path, cgroup: Path) -> tuple[int, 
         if scenes is not None:
             scenes.kill()
             scenes.wait()
+        console.show_cursor()  # a live table that was cut short has left it hidden
         _remove(folder, cgroup)
     return result, inventory.joined(own)
 
@@ -95,7 +96,7 @@ def _remove(folder: Path, cgroup: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path, cgroup: Path) -> subprocess.Popen[bytes]:
+def _start(story: str, folder: Path, cgroup: Path) -> subprocess.Popen[bytes]:
     """Start the scenes. They die with this process, and all of theirs with them."""
     command = [
         "setpriv",
@@ -108,7 +109,7 @@ def _start(folder: Path, cgroup: Path) -> subprocess.Popen[bytes]:
         "--kill-child",
         "--mount-proc",
     ]
-    scenes = [sys.executable, "-m", "demo.scenes", str(folder), str(cgroup)]
+    scenes = [sys.executable, "-m", story, str(folder), str(cgroup)]
     # A session of its own: Ctrl-C reaches this process alone, which then ends the others.
     return subprocess.Popen([*command, *scenes], cwd=ROOT, start_new_session=True)
 

@@ -33,7 +33,11 @@ class Machine:
 
     def pod_addresses(self, pod: str) -> tuple[str, str]:
         """Return a pod's IPv4 and IPv6 address."""
-        return self.pod_ipv4.format(self.pods[pod]), self.pod_ipv6.format(self.pods[pod])
+        return self.addresses(self.pods[pod])
+
+    def addresses(self, number: int) -> tuple[str, str]:
+        """Return the IPv4 and IPv6 address in the pods' networks with a last part."""
+        return self.pod_ipv4.format(number), self.pod_ipv6.format(number)
 
 
 NODE = Machine(
@@ -55,18 +59,22 @@ OUTSIDE = Machine(
 
 
 class World:
-    """The processes by name: ``node``, ``outside`` and every pod."""
+    """The processes by name: two machines and every pod."""
 
-    def __init__(self, cgroup: Path) -> None:
+    def __init__(self, cgroup: Path, node: Machine = NODE, outside: Machine = OUTSIDE) -> None:
         """Start all processes below a cgroup and wire their namespaces."""
+        self._node, self._outside = node, outside
         self.node_cgroup = cgroups.make(cgroup / "node")
         self.system_cgroup = cgroups.make(self.node_cgroup / "system")
-        outside = cgroups.make(cgroup / "outside")
-        self.processes = {"node": Pod("node", self.system_cgroup, PORT), "outside": Pod("outside", outside, PORT)}
-        for pod in NODE.pods:
-            self.processes[pod] = Pod(pod, cgroups.make(self.node_cgroup / "pods" / pod), PORT)
-        for pod in OUTSIDE.pods:
-            self.processes[pod] = Pod(pod, outside, PORT)
+        self._outside_cgroup = cgroups.make(cgroup / "outside")
+        self.processes = {
+            node.name: Pod(node.name, self.system_cgroup, PORT),
+            outside.name: Pod(outside.name, self._outside_cgroup, PORT),
+        }
+        for pod in node.pods:
+            self.processes[pod] = Pod(pod, self._make_pod_cgroup(pod), PORT)
+        for pod in outside.pods:
+            self.processes[pod] = Pod(pod, self._outside_cgroup, PORT)
         for process in self.processes.values():
             process.wait()
         self._wire()
@@ -75,25 +83,44 @@ class World:
         """Return a process by name."""
         return self.processes[name]
 
+    def add_pod(self, name: str, number: int) -> tuple[str, str]:
+        """Start one more pod on the node; return its IPv4 and IPv6 address, of which the last part is given."""
+        pod = Pod(name, self._make_pod_cgroup(name), PORT)
+        pod.wait()
+        self.processes[name] = pod
+        self._wire_pod(self._node, name, number)
+        return self._node.addresses(number)
+
+    def remove_pod(self, name: str) -> None:
+        """End a pod of the node; its namespace and its addresses go with it."""
+        self.processes.pop(name).end()
+        cgroups.remove(self._pod_cgroup(name))
+
+    def _pod_cgroup(self, pod: str) -> Path:
+        return self.node_cgroup / "pods" / pod
+
+    def _make_pod_cgroup(self, pod: str) -> Path:
+        return cgroups.make(self._pod_cgroup(pod))
+
     def _wire(self) -> None:
-        uplink = f"link add uplink type veth peer name uplink netns {self['outside'].process}"
-        self._ip("node", uplink)
-        for machine, peer in ((NODE, OUTSIDE), (OUTSIDE, NODE)):
+        node, outside = self._node, self._outside
+        uplink = f"link add uplink type veth peer name uplink netns {self[outside.name].process}"
+        self._ip(node.name, uplink)
+        for machine, peer in ((node, outside), (outside, node)):
             self._forward(machine.name)
-            self._ip(machine.name, *_machine_links(machine), *_routes_to(peer), *self._pod_links(machine))
-            for pod in machine.pods:
-                self._ip(pod, *_pod_links(machine, pod))
+            self._ip(machine.name, *_machine_links(machine), *_routes_to(peer))
+            for pod, number in machine.pods.items():
+                self._wire_pod(machine, pod, number)
         self._wait_for_reachability()
 
-    def _pod_links(self, machine: Machine) -> list[str]:
-        return [
-            command
-            for pod in machine.pods
-            for command in (
-                f"link add {pod} type veth peer name eth0 netns {self[pod].process}",
-                f"link set {pod} master pods up",
-            )
-        ]
+    def _wire_pod(self, machine: Machine, pod: str, number: int) -> None:
+        device = f"pod{number}"
+        self._ip(
+            machine.name,
+            f"link add {device} type veth peer name eth0 netns {self[pod].process}",
+            f"link set {device} master pods up",
+        )
+        self._ip(pod, *_pod_links(machine, number))
 
     def _ip(self, name: str, *commands: str) -> None:
         """Run ip commands in the namespace of a process."""
@@ -106,10 +133,10 @@ class World:
         subprocess.run(in_namespace(self[name].process, "sh", "-ec", script), check=True)
 
     def _wait_for_reachability(self) -> None:
-        for machine in (NODE, OUTSIDE):
+        for machine in (self._node, self._outside):
             for pod in machine.pods:
                 for address in machine.pod_addresses(pod):
-                    for source in ("node", "client-1"):
+                    for source in (self._node.name, next(iter(self._node.pods))):
                         self._wait_for_answer(source, address, pod)
 
     def _wait_for_answer(self, source: str, address: str, pod: str) -> None:
@@ -139,8 +166,8 @@ def _routes_to(peer: Machine) -> list[str]:
     ]
 
 
-def _pod_links(machine: Machine, pod: str) -> list[str]:
-    ipv4, ipv6 = machine.pod_addresses(pod)
+def _pod_links(machine: Machine, number: int) -> list[str]:
+    ipv4, ipv6 = machine.addresses(number)
     return [
         "link set lo up",
         f"address add {ipv4}/24 dev eth0",
