@@ -8,7 +8,7 @@ import json
 import select
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,25 @@ class Client:
         """Return all objects of the kind and apiVersion of a given one, in all namespaces; each says its kind."""
         answer = self.get(f"{_prefix(kind)}/{_plural(kind)}")
         return [{"apiVersion": kind["apiVersion"], "kind": kind["kind"], **item} for item in answer["items"]]
+
+    def watch(self, collection: str, selector: str = "") -> Iterator[dict[str, Any]]:
+        """Yield an event for each object of a collection, then for each change, until the server ends it.
+
+        The client is busy with that. ``selector``: a field selector.
+
+        Raises:
+            ApiError, OSError, HTTPException: as :meth:`request`.
+        """
+        self._connection.connect()
+        self._connection.sock.settimeout(None)
+        query = f"?watch=1&fieldSelector={quote(selector)}" if selector else "?watch=1"
+        self._connection.request("GET", collection + query, headers=self._headers)
+        with self._connection.getresponse() as response:
+            if response.status >= HTTPStatus.BAD_REQUEST:
+                error = _refusal("GET", collection, response.status, response.read())
+                raise error
+            for line in response:
+                yield _object(line)
 
     def close(self) -> None:
         """End the connection."""

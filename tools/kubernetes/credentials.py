@@ -49,6 +49,10 @@ class Credentials:
         """Return a user's bearer token."""
         return self._tokens[user]
 
+    def know(self, user: User, token: str) -> None:
+        """Take over a token that the API server has given somebody, such as a service account."""
+        self._tokens[user] = token
+
     def certificate(self, user: User) -> tuple[Path, Path]:
         """Return a new client certificate and its key."""
         subject = "".join(f"/O={group}" for group in user.groups) + f"/CN={user.name}"
