@@ -92,10 +92,10 @@ def _name_of(problem: OSError) -> str:
 class Repeated(threading.Thread):
     """New connections, one after the other, until stopped; remembers when each outcome was seen first and last."""
 
-    def __init__(self, target: Target) -> None:
-        """Prepare; nothing is sent before ``start``."""
+    def __init__(self, target: Target, pause: float) -> None:
+        """Prepare; nothing is sent before ``start``. ``pause``: seconds between two connections."""
         super().__init__(daemon=True)
-        self._target = target
+        self._target, self._pause = target, pause
         self._stopping = threading.Event()
         self._answers: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
@@ -110,6 +110,8 @@ class Repeated(threading.Thread):
             self._first.setdefault(outcome, attempt.ended)
             self._last[outcome] = attempt.started
             (self._errors if attempt.error else self._answers)[outcome] += 1
+            if self._pause:
+                self._stopping.wait(self._pause)
 
     def state(self) -> dict[str, Any]:
         """Return what happened so far."""

@@ -41,9 +41,9 @@ class Client:
         """Send one datagram from an unconnected socket."""
         return _summary([ask_unconnected(Target(**target))])
 
-    def do_repeat(self, **target: Any) -> dict[str, Any]:  # noqa: ANN401 (from JSON)
+    def do_repeat(self, pause: float, **target: Any) -> dict[str, Any]:  # noqa: ANN401 (from JSON)
         """Begin connections in the background."""
-        return self._begin(Repeated(Target(**target)))
+        return self._begin(Repeated(Target(**target), pause))
 
     def do_stream(self, **target: Any) -> dict[str, Any]:  # noqa: ANN401 (from JSON)
         """Begin a stream in the background."""

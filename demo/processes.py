@@ -95,9 +95,9 @@ class Pod:
         """Send one datagram from an unconnected socket; the peer is where the answer says it comes from."""
         return Answers(**self.ask("ask_unconnected", address=address, port=port, protocol="udp"))
 
-    def repeat(self, address: str, port: int) -> Background:
-        """Begin new connections without end."""
-        return Background(self, self.ask("repeat", address=address, port=port)["number"])
+    def repeat(self, address: str, port: int, *, pause: float = 0.0) -> Background:
+        """Begin new connections without end, with some seconds between them."""
+        return Background(self, self.ask("repeat", address=address, port=port, pause=pause)["number"])
 
     def stream(self, address: str, port: int) -> Background:
         """Begin a stream."""

@@ -47,7 +47,7 @@ class NamedDatagrams(asyncio.DatagramProtocol):
 
 
 class Server(threading.Thread):
-    """Answers on a port, over TCP and UDP, IPv4 and IPv6, until told to stop. Established connections outlive that."""
+    """Answers on a port, over TCP and UDP, IPv4 and IPv6, until told to stop; connections that it has go on."""
 
     def __init__(self, name: str, port: int) -> None:
         """Prepare; it listens once ``start`` was called and ``listening`` is set."""
@@ -55,16 +55,16 @@ class Server(threading.Thread):
         self.listening = threading.Event()
         self._server_name, self._port = name, port
         self._loop = asyncio.new_event_loop()
-        self._stopping = asyncio.Event()
+        self._stopping, self._stopped = asyncio.Event(), threading.Event()
 
     def run(self) -> None:
-        """Serve, then only keep what is open."""
+        """Serve, for ever."""
         self._loop.run_until_complete(self._serve())
 
     def stop(self) -> None:
         """Listen no more."""
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self.join()
+        self._stopped.wait()
 
     async def _serve(self) -> None:
         streams = socket.create_server(("::", self._port), family=socket.AF_INET6, backlog=1024, dualstack_ipv6=True)
@@ -77,5 +77,10 @@ class Server(threading.Thread):
         )
         self.listening.set()
         await self._stopping.wait()
+        # asyncio forgets, open, what was accepted but has no protocol yet when its server is closed.
+        self._loop.remove_reader(streams)
+        await asyncio.sleep(0)
         server.close()
         answering.close()
+        self._stopped.set()
+        await asyncio.Event().wait()

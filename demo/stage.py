@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
@@ -41,14 +43,26 @@ class Stage:
     def _tell(self, what: str, text: str) -> None:
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(min_width=3)
-        grid.add_column()
+        grid.add_column(overflow="fold")
         grid.add_row(what, escape(text))
-        self._console.print(Padding(grid, (0, 0, 0, 4), expand=False))
+        self._console.print(_indented(grid))
 
     def output(self, text: str) -> None:
         """Show what a command printed."""
         for line in text.rstrip().splitlines():
             self._console.print(f"         {line}", markup=False, no_wrap=True, crop=False, overflow="ignore")
+
+    def table(self, table: Table) -> None:
+        """Show a table."""
+        self._console.print(_indented(table))
+
+    @contextmanager
+    def live(self) -> Iterator[Callable[[Table], None]]:
+        """Return a function that shows a table in place of the one before; on paper, the last one stays."""
+        with Live(console=self._console) as live:
+            yield lambda table: live.update(_indented(table))
+        if not self._console.is_terminal:
+            self._console.line()
 
     def histogram(self, answers: Mapping[str, int]) -> None:
         """Show how often each server answered."""
@@ -66,3 +80,7 @@ class Stage:
         if not condition:
             msg = f"expected {expected}\n     saw {seen}"
             raise ExpectationError(msg)
+
+
+def _indented(table: Table) -> Padding:
+    return Padding(table, (0, 0, 0, 4), expand=False)

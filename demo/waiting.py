@@ -11,11 +11,13 @@ ResultT = TypeVar("ResultT")
 
 PATIENCE = 60.0
 """Seconds after which a condition is taken to fail; generous, for emulated machines."""
-_PAUSE = 0.002
+PAUSE = 0.002
 
 
-def wait_until(condition: Callable[[], ResultT], what: str, *, patience: float = PATIENCE) -> ResultT:
-    """Return the first true value of the condition.
+def wait_until(
+    condition: Callable[[], ResultT], what: str, *, patience: float = PATIENCE, pause: float = PAUSE
+) -> ResultT:
+    """Return the first true value of the condition, which is looked at every ``pause`` seconds.
 
     Raises:
         TimeoutError: it did not become true in time.
@@ -25,5 +27,5 @@ def wait_until(condition: Callable[[], ResultT], what: str, *, patience: float =
         if time.monotonic() > deadline:
             msg = f"waited {patience:g} s for {what}"
             raise TimeoutError(msg)
-        time.sleep(_PAUSE)
+        time.sleep(pause)
     return result
