@@ -37,6 +37,10 @@ kubernetes: install ## build Kubernetes' control plane and kube-proxy from Go mo
 demo: root build ## see Services work without kube-proxy (root)
 	@$(LEAVES_NOTHING) demo/run
 
+.PHONY: demo-cluster
+demo-cluster: root build kubernetes ## see Services follow a Deployment, with all of Kubernetes but the kubelet (root)
+	@$(LEAVES_NOTHING) demo/run cluster
+
 .PHONY: lint
 lint: lint-python lint-c lint-rest ## check style: Python, C, shell, spelling, the lock file
 
