@@ -33,7 +33,10 @@ static __always_inline int datagram_remember_further(struct bpf_sock_addr *ctx, 
 	return socket_origin_remember(ctx, pair);
 }
 
-/* What datagram_remember() is told besides the frontend's address; in two words to hand on. */
+/*
+ * What datagram_remember() is told besides the frontend's address, in two words to hand on.  With NO_BACKEND, what is
+ * called a frontend is no Service's: the socket sends to it directly.
+ */
 union datagram_route {
 	__u64 words[2];
 	struct {
@@ -50,22 +53,27 @@ GLOBAL int datagram_remember(struct bpf_sock_addr *ctx, __u64 frontend_first, __
                              __u64 route_second)
 {
 	union datagram_route route = {.words = {route_first, route_second}};
-	const struct backend *backend = bpf_map_lookup_elem(&backends, &route.backend_id);
+	const struct backend *backend;
 	struct socket_origin ALIGNED pair = {
 		.frontend_port = route.frontend_port,
 		.origin = route.origin,
 		.backend_id = route.backend_id,
 		.generation = route.generation,
 	};
-
 	struct sole_origin *sole;
 	__u64 cookie;
 
-	if (!backend)
-		return -1;
 	address_set_halves(&pair.frontend, frontend_first, frontend_second);
-	pair.backend = backend->address;
-	pair.backend_port = backend->port;
+	if (route.backend_id == NO_BACKEND) {
+		pair.backend = pair.frontend;
+		pair.backend_port = pair.frontend_port;
+	} else {
+		backend = bpf_map_lookup_elem(&backends, &route.backend_id);
+		if (!backend)
+			return -1;
+		pair.backend = backend->address;
+		pair.backend_port = backend->port;
+	}
 	cookie = bpf_get_socket_cookie(ctx);
 	sole = sole_origin_get(cookie);
 	if (!sole && (socket_is_new(ctx) || !socket_origins_get(ctx))) {
@@ -100,25 +108,17 @@ datagram_route_find(struct bpf_sock_addr *ctx, const struct frontend_key *asked,
 	return pair;
 }
 
-/* A socket that used a backend through a frontend now sends to it directly: its replies are its own again. */
-GLOBAL int direct_use_remember(struct bpf_sock_addr *ctx, __u64 peer_first, __u64 peer_second, __be16 port)
+/* Whether a socket has used a backend through a frontend, so that its replies carry the frontend's address. */
+GLOBAL bool datagram_backend_is_known(struct bpf_sock_addr *ctx, __u64 peer_first, __u64 peer_second, __be16 port)
 {
 	struct sole_origin *sole = sole_origin_get(bpf_get_socket_cookie(ctx));
 	struct socket_origins *storage = sole ? NULL : socket_origins_get(ctx);
-	struct socket_origin ALIGNED direct = {
-		.frontend_port = port,
-		.backend_port = port,
-		.backend_id = NO_BACKEND,
-	};
+	struct address ALIGNED peer;
 
-	address_set_halves(&direct.frontend, peer_first, peer_second);
-	address_set_halves(&direct.backend, peer_first, peer_second);
-	if (sole && entry_is_backend(&sole->pair, &direct.backend, port))
-		return datagram_remember_further(ctx, sole, &direct);
-	if (storage && (socket_origin_of(storage, &direct.backend, port) ||
-	                overflow_origin_of(ctx, storage, &direct.backend, port)))
-		return datagram_remember_further(ctx, NULL, &direct);
-	return 0;
+	address_set_halves(&peer, peer_first, peer_second);
+	if (sole)
+		return entry_is_backend(&sole->pair, &peer, port);
+	return storage && (socket_origin_of(storage, &peer, port) || overflow_origin_of(ctx, storage, &peer, port));
 }
 
 /* Whether a socket has used any frontend. */

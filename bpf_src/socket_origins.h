@@ -13,9 +13,13 @@ static __always_inline struct socket_origins *socket_origins_get(struct bpf_sock
 	return ctx->sk ? bpf_sk_storage_get(&socket_origins, ctx->sk, NULL, 0) : NULL;
 }
 
-static __always_inline bool is_later(__u32 a, __u32 b)
+/*
+ * How long ago an entry was used, and in the lowest bits which one it is: with the ages one compares the entries.  One
+ * number that the verifier does not know, where it would follow every order of known ones.
+ */
+static __always_inline __u64 socket_origin_age(const struct socket_origins *storage, __u32 number)
 {
-	return (__s32)(a - b) > 0;
+	return (__u64)(storage->clock - storage->entries[number].used) * SOCKET_ORIGINS + number;
 }
 
 static __always_inline bool entry_is_frontend(const struct socket_origin *entry, const struct address *address,
@@ -37,31 +41,35 @@ static __always_inline struct socket_origin *socket_origin_entry(struct socket_o
 	return &storage->entries[number];
 }
 
-/*
- * Chooses the entry of a storage for a pair: its own, a free one, or the one used least recently.  Another
- * backend of the same frontend is no longer current.
- */
-static __always_inline __u32 socket_origin_place(struct socket_origins *storage, const struct socket_origin *pair)
+/* Another backend of the same frontend is no longer current. */
+static __always_inline void socket_origin_supersede(struct socket_origins *storage, const struct socket_origin *pair)
 {
-	__u32 own = SOCKET_ORIGINS, oldest = 0, oldest_used = storage->clock, count = storage->count;
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < SOCKET_ORIGINS && i < storage->count; i++)
+		if (entry_is_frontend(&storage->entries[i], &pair->frontend, pair->frontend_port))
+			storage->entries[i].current = 0;
+}
+
+/* Chooses the entry of a storage for a pair: its own, a free one, or the one used least recently. */
+static __always_inline __u64 socket_origin_place(struct socket_origins *storage, const struct socket_origin *pair)
+{
+	__u64 oldest = 0;
 
 #pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < SOCKET_ORIGINS && i < count; i++) {
-		struct socket_origin *entry = &storage->entries[i];
+	for (__u32 i = 0; i < SOCKET_ORIGINS && i < storage->count; i++)
+		if (entry_is_frontend(&storage->entries[i], &pair->frontend, pair->frontend_port) &&
+		    entry_is_backend(&storage->entries[i], &pair->backend, pair->backend_port))
+			return i;
+	if (storage->count < SOCKET_ORIGINS)
+		return storage->count;
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < SOCKET_ORIGINS; i++) {
+		__u64 age = socket_origin_age(storage, i);
 
-		if (entry_is_frontend(entry, &pair->frontend, pair->frontend_port)) {
-			entry->current = 0;
-			if (entry_is_backend(entry, &pair->backend, pair->backend_port))
-				own = i;
-		}
-		if (!is_later(entry->used, oldest_used)) {
-			oldest = i;
-			oldest_used = entry->used;
-		}
+		if (age > oldest)
+			oldest = age;
 	}
-	if (own < SOCKET_ORIGINS)
-		return own;
-	return count < SOCKET_ORIGINS ? count : oldest;
+	return oldest % SOCKET_ORIGINS;
 }
 
 /* Remembers a pair as the one used last. Returns 0, or -1 if there is no room. */
@@ -69,11 +77,12 @@ static __noinline int socket_origin_remember(struct bpf_sock_addr *ctx, const st
 {
 	struct socket_origins *storage;
 	struct socket_origin *entry;
-	__u32 place;
+	__u64 place;
 
 	storage = ctx->sk ? bpf_sk_storage_get(&socket_origins, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
 	if (!storage)
 		return -1;
+	socket_origin_supersede(storage, pair);
 	place = socket_origin_place(storage, pair);
 	entry = socket_origin_entry(storage, place);
 	if (place >= storage->count) {
@@ -109,20 +118,16 @@ static __always_inline struct socket_origin *socket_origin_to(struct socket_orig
 static __always_inline struct socket_origin *socket_origin_of(struct socket_origins *storage,
                                                               const struct address *backend, __be16 port)
 {
-	__u32 latest = SOCKET_ORIGINS, latest_used = 0;
+	__u64 latest = ~0ULL;
 
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < SOCKET_ORIGINS && i < storage->count; i++) {
-		struct socket_origin *entry = &storage->entries[i];
+		__u64 age = socket_origin_age(storage, i);
 
-		if (!entry_is_backend(entry, backend, port))
-			continue;
-		if (latest == SOCKET_ORIGINS || is_later(entry->used, latest_used)) {
-			latest = i;
-			latest_used = entry->used;
-		}
+		if (entry_is_backend(&storage->entries[i], backend, port) && age < latest)
+			latest = age;
 	}
-	return latest < SOCKET_ORIGINS ? socket_origin_entry(storage, latest) : NULL;
+	return latest != ~0ULL ? socket_origin_entry(storage, latest) : NULL;
 }
 
 #endif

@@ -24,20 +24,22 @@ enum {
 	ADDRESSES_WALKED = 8,
 };
 
-static __always_inline bool device_find_ipv4(const struct net_device *device, struct address *source)
+/*
+ * Both walks are verified apart from the one over devices, once, not again for each device: so a device goes in and the
+ * place of an address comes out as what they are to the verifier, numbers.
+ */
+GLOBAL __u64 device_find_ipv4(__u64 device)
 {
-	struct in_device *in_device = BPF_CORE_READ(device, ip_ptr);
+	struct in_device *in_device = BPF_CORE_READ((const struct net_device *)device, ip_ptr);
 	struct in_ifaddr *entry = in_device ? BPF_CORE_READ(in_device, ifa_list) : NULL;
 
 	for (int i = 0; i < ADDRESSES_WALKED && entry; i++) {
 		if (BPF_CORE_READ(entry, ifa_scope) == RT_SCOPE_UNIVERSE &&
-		    !(BPF_CORE_READ(entry, ifa_flags) & IFA_F_UNUSABLE)) {
-			source->words[3] = BPF_CORE_READ(entry, ifa_local);
-			return true;
-		}
+		    !(BPF_CORE_READ(entry, ifa_flags) & IFA_F_UNUSABLE))
+			return (__u64)entry + bpf_core_field_offset(entry->ifa_local);
 		entry = BPF_CORE_READ(entry, ifa_next);
 	}
-	return false;
+	return 0;
 }
 
 static __always_inline bool ipv6_is_global(const struct address *address)
@@ -47,26 +49,39 @@ static __always_inline bool ipv6_is_global(const struct address *address)
 	       (address->words[0] & bpf_htonl(0xff000000)) != bpf_htonl(0xff000000) && !address_is_loopback(address);
 }
 
-static __always_inline bool device_find_ipv6(const struct net_device *device, struct address *source)
+GLOBAL __u64 device_find_ipv6(__u64 device)
 {
-	struct inet6_dev *inet6_dev = BPF_CORE_READ(device, ip6_ptr);
+	struct inet6_dev *inet6_dev = BPF_CORE_READ((const struct net_device *)device, ip6_ptr);
 	struct inet6_ifaddr *none = NULL;
 	struct list_head *head, *entry;
+	struct address ALIGNED found;
 
 	/* A kernel without IPv6 does not know the structure. */
 	if (!inet6_dev || !bpf_core_field_exists(none->if_list))
-		return false;
+		return 0;
 	head = (void *)inet6_dev + bpf_core_field_offset(inet6_dev->addr_list);
 	entry = BPF_CORE_READ(head, next);
 	for (int i = 0; i < ADDRESSES_WALKED && entry && entry != head; i++) {
 		struct inet6_ifaddr *address = (void *)entry - bpf_core_field_offset(none->if_list);
 
-		bpf_core_read(source, sizeof(*source), &address->addr);
-		if (ipv6_is_global(source) && !(BPF_CORE_READ(address, flags) & IFA_F_UNUSABLE))
-			return true;
+		bpf_core_read(&found, sizeof(found), &address->addr);
+		if (ipv6_is_global(&found) && !(BPF_CORE_READ(address, flags) & IFA_F_UNUSABLE))
+			return (__u64)address + bpf_core_field_offset(address->addr);
 		entry = BPF_CORE_READ(entry, next);
 	}
-	return false;
+	return 0;
+}
+
+static __always_inline void address_read_kernel(struct address *address, bool ipv4, __u64 place)
+{
+	__be32 ipv4_address = 0;
+
+	if (!ipv4) {
+		bpf_probe_read_kernel(address, sizeof(*address), (const void *)place);
+		return;
+	}
+	bpf_probe_read_kernel(&ipv4_address, sizeof(ipv4_address), (const void *)place);
+	address_set_ipv4(address, ipv4_address);
 }
 
 /* Finds the first global address of the socket's namespace; source stays unspecified if there is none. */
@@ -76,20 +91,20 @@ static __always_inline void source_find(struct bpf_sock_addr *ctx, struct addres
 	bool ipv4 = source->words[2] == IPV4_MAPPED;
 	struct net_device *none = NULL;
 	struct list_head *head, *entry;
-	struct address ALIGNED found;
 
 	if (!namespace)
 		return;
-	address_set_ipv4(&found, 0);
 	head = (void *)namespace + bpf_core_field_offset(namespace->dev_base_head);
 	entry = BPF_CORE_READ(head, next);
 	for (int i = 0; i < DEVICES_WALKED && entry && entry != head; i++) {
 		struct net_device *device = (void *)entry - bpf_core_field_offset(none->dev_list);
 		__u32 flags = BPF_CORE_READ(device, flags);
+		__u64 found = 0;
 
-		if (flags & IFF_UP && !(flags & IFF_LOOPBACK) &&
-		    (ipv4 ? device_find_ipv4(device, &found) : device_find_ipv6(device, &found))) {
-			*source = found;
+		if (flags & IFF_UP && !(flags & IFF_LOOPBACK))
+			found = ipv4 ? device_find_ipv4((__u64)device) : device_find_ipv6((__u64)device);
+		if (found) {
+			address_read_kernel(source, ipv4, found);
 			return;
 		}
 		entry = BPF_CORE_READ(entry, next);

@@ -24,14 +24,23 @@ static __always_inline bool is_connected_to(const struct client *client, const s
 	       (__be16)FIELD_READ(sk, dst_port) == to->port;
 }
 
+/* A socket that used a backend through a frontend now sends to it directly: its replies are its own again. */
+static __always_inline void direct_use_remember(struct bpf_sock_addr *ctx, const struct frontend_key *peer)
+{
+	__u64 first = address_half(&peer->address, 0), second = address_half(&peer->address, 1);
+	union datagram_route direct = {.frontend_port = peer->port, .backend_id = NO_BACKEND};
+
+	if (datagram_backend_is_known(ctx, first, second, peer->port))
+		datagram_remember(ctx, first, second, direct.words[0], direct.words[1]);
+}
+
 static __always_inline int pass_untouched(const struct request *request)
 {
-	const struct address *address = &request->asked->address;
 	struct bpf_sock_addr *ctx = request->client->ctx;
 
 	if (request->asked->protocol == IPPROTO_UDP && !socket_is_new(ctx) && datagram_is_known(ctx) &&
 	    !is_connected_to(request->client, request->asked))
-		direct_use_remember(ctx, address_half(address, 0), address_half(address, 1), request->asked->port);
+		direct_use_remember(ctx, request->asked);
 	return PROCEED;
 }
 
