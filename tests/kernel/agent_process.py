@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -105,6 +106,8 @@ class AgentProcess:
     """Arguments of Python before those of the command line."""
     arguments: Sequence[str] = ()
     """More arguments of ``run``, at every start."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What its environment has besides the test's own, at every start."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _log_start: int = field(default=0, init=False)
 
@@ -143,7 +146,7 @@ class AgentProcess:
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             command = self.command(*self.run_arguments(*extra))
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self.environment)
 
     def start(self, *extra: str) -> None:
         """Start it and return when it says that it is ready."""
