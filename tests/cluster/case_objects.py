@@ -79,12 +79,16 @@ def _by_age(new: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
     """Yield objects, the oldest first; those of one age within one second, as the server counts in seconds."""
     for age, group in groupby(sorted(new, key=_age), key=_age):
         if age:
-            _wait_for_the_next_second(int(time.time()))
+            _wait_for_the_next_second(_second())
         yield from group
 
 
 def _wait_for_the_next_second(second: int) -> None:
-    wait_until(lambda: int(time.time()) > second, "the next second")
+    wait_until(lambda: _second() > second, "the next second")
+
+
+def _second() -> int:
+    return int(time.time())  # noqa: TID251 - as the server dates objects
 
 
 def _age(raw: Mapping[str, Any]) -> str:

@@ -108,7 +108,8 @@ class KernelCache:
 
     def _update_lists(self) -> None:
         stamp = self._folder / "apt" / "updated"
-        if not stamp.exists() or time.time() - stamp.stat().st_mtime > LISTS_LAST:
+        now = time.time()  # noqa: TID251 - as files are dated
+        if not stamp.exists() or now - stamp.stat().st_mtime > LISTS_LAST:
             _output("apt-get", *self._apt, "update")
             stamp.touch()
 
