@@ -70,6 +70,26 @@ enum service_flag {
 	SERVICE_EXTERNAL_LOCAL = 2, /* externalTrafficPolicy: Local */
 	SERVICE_HAS_ENDPOINTS = 4,  /* some endpoint is usable somewhere: an empty set is DROP, not REJECT */
 	SERVICE_SOURCE_RANGES = 8,  /* load balancer VIPs ask source_ranges */
+	/* Whose connections get an address of this node as their source: three bits, one for each enum source. */
+	SERVICE_MASQUERADE_CLUSTER_IP = 16, /* to ClusterIPs */
+	SERVICE_MASQUERADE_EXTERNAL = 128,  /* to all other frontends */
+	/* Which endpoints are in the sets: two bits each, enum set_rule. For people only. */
+	SERVICE_CLUSTER_RULE = 1024,
+	SERVICE_LOCAL_RULE = 4096,
+};
+
+/* Where a connection comes from, seen from this node. */
+enum source {
+	SOURCE_POD = 0,
+	SOURCE_NODE = 1,
+	SOURCE_OUTSIDE = 2,
+};
+
+enum set_rule {
+	SET_READY = 0,       /* all that are ready */
+	SET_NODE_HINTS = 1,  /* those that are ready and hinted for this node */
+	SET_ZONE_HINTS = 2,  /* those that are ready and hinted for its zone */
+	SET_TERMINATING = 3, /* as none is ready: those that are serving and terminating */
 };
 
 /*

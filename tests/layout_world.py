@@ -28,6 +28,7 @@ from kubeproxy_ebpf.plan.service_plan import (
     ServicePlan,
     ServicePortKey,
     ServicePortPlan,
+    SetRule,
 )
 from kubeproxy_ebpf.testing import Answer, FakeMapStore, Outcome, Reader
 from kubeproxy_ebpf.writer import apply_changes
@@ -117,6 +118,8 @@ def _port_plan(key: ServicePortKey, number: int, frontends: tuple[Frontend, ...]
         external_local=external_local,
         affinity_seconds=(0, 10800)[digit(2)],
         source_ranges=SOURCE_RANGES[digit(len(SOURCE_RANGES))],
+        cluster_rule=SetRule(digit(len(SetRule))),
+        local_rule=SetRule(digit(len(SetRule))),
         cluster_ip_rules={},
         external_rules={},
     )
@@ -149,7 +152,7 @@ def worlds() -> st.SearchStrategy[World]:
     """Return a strategy for worlds."""
     return st.builds(
         world_of,
-        st.tuples(*[st.integers(0, 1 << 34)] * len(KEYS)),
+        st.tuples(*[st.integers(0, 1 << 38)] * len(KEYS)),
         st.integers(0, 8 ** len(CLAIMABLE)),
         st.integers(0, 4**6),
     )

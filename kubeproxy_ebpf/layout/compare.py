@@ -3,12 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from kubeproxy_ebpf import map_schema as schema
 from kubeproxy_ebpf.layout.addresses import Kind
 from kubeproxy_ebpf.layout.states import PlacedSet, PortState
-from kubeproxy_ebpf.plan.service_plan import FrontendKind, PlannedEndpoint, ServicePlan, ServicePortPlan
+from kubeproxy_ebpf.plan.service_plan import (
+    FrontendKind,
+    PlannedEndpoint,
+    Rule,
+    ServicePlan,
+    ServicePortPlan,
+    Source,
+)
 
 ADDRESS_KINDS = {
     FrontendKind.CLUSTER_IP: schema.ADDRESS_CLUSTER_IP,
@@ -89,7 +97,20 @@ def service_flags(plan: ServicePortPlan) -> int:
         | plan.external_local * schema.SERVICE_EXTERNAL_LOCAL
         | plan.has_endpoints * schema.SERVICE_HAS_ENDPOINTS
         | (plan.source_ranges is not None) * schema.SERVICE_SOURCE_RANGES
+        | _masquerade_bits(plan.cluster_ip_rules) * schema.SERVICE_MASQUERADE_CLUSTER_IP
+        | _masquerade_bits(plan.external_rules) * schema.SERVICE_MASQUERADE_EXTERNAL
+        | plan.cluster_rule * schema.SERVICE_CLUSTER_RULE
+        | plan.local_rule * schema.SERVICE_LOCAL_RULE
     )
+
+
+def _masquerade_bits(rules: Mapping[Source, Rule]) -> int:
+    """Return a bit for each source whose connections are masqueraded."""
+    bits = 0
+    for source, rule in rules.items():
+        if rule.masquerade:
+            bits |= 1 << schema.SOURCES[source]
+    return bits
 
 
 def kinds_of(plan: ServicePlan) -> tuple[Kind, ...]:

@@ -11,11 +11,19 @@ from typing import Final, NamedTuple
 
 from kubeproxy_ebpf.map_schema.words import Set, set_of, word_of_two
 from kubeproxy_ebpf.model.address import Address
+from kubeproxy_ebpf.plan.service_plan import SetRule, Source
 
 SERVICE_INTERNAL_LOCAL: Final = 1
 SERVICE_EXTERNAL_LOCAL: Final = 2
 SERVICE_HAS_ENDPOINTS: Final = 4
 SERVICE_SOURCE_RANGES: Final = 8
+SERVICE_MASQUERADE_CLUSTER_IP: Final = 16
+SERVICE_MASQUERADE_EXTERNAL: Final = 128
+SERVICE_CLUSTER_RULE: Final = 1024
+SERVICE_LOCAL_RULE: Final = 4096
+
+SOURCES: Final = {Source.POD: 0, Source.NODE: 1, Source.OUTSIDE: 2}
+"""enum source."""
 
 BACKEND_ALLOCATED: Final = 1
 BACKEND_IN_CLUSTER_SET: Final = 2
@@ -99,6 +107,12 @@ def unpack_service(data: bytes | memoryview) -> ServiceEntry:
     """Unpack an entry of ``services``."""
     cluster, local, affinity, flags, _ = _SERVICE.unpack(data)
     return ServiceEntry(set_of(cluster), set_of(local), affinity, flags)
+
+
+def set_rules(flags: int) -> tuple[SetRule, SetRule]:
+    """Return from the flags of a service why its cluster set and its local set are what they are."""
+    cluster, local = (flags // unit % len(SetRule) for unit in (SERVICE_CLUSTER_RULE, SERVICE_LOCAL_RULE))
+    return SetRule(cluster), SetRule(local)
 
 
 def service_rules_word(affinity_seconds: int, flags: int) -> int:

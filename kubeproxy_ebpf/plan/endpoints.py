@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.model.objects import Endpoint
-from kubeproxy_ebpf.plan.service_plan import PlannedEndpoint
+from kubeproxy_ebpf.plan.service_plan import PlannedEndpoint, SetRule
 
 Candidates = Mapping[tuple[Address, int], Endpoint]
 """The endpoints of a service port, one per address and port."""
@@ -29,6 +29,8 @@ class EndpointChoice(NamedTuple):
     """In neither set, but still serving."""
     has_endpoints: bool
     """Some endpoint is usable somewhere in the cluster."""
+    cluster_rule: SetRule = SetRule.READY
+    local_rule: SetRule = SetRule.READY
 
 
 NO_ENDPOINTS = EndpointChoice((), (), (), has_endpoints=False)
@@ -69,16 +71,23 @@ def choose(
     ready = [candidate for candidate in everyone if candidate[1].ready]
     fallback = [] if len(ready) == len(everyone) else [one for one in everyone if one[1].serving and one[1].terminating]
     cluster: list[PlannedEndpoint] = []
+    cluster_rule = local_rule = SetRule.READY
     if uses_cluster:
-        cluster = [planned for planned, _ in (_near(ready, node_name, zone) if ready else fallback)]
+        cluster_rule, near = _near(ready, node_name, zone) if ready else (_fallback_rule(fallback), fallback)
+        cluster = [planned for planned, _ in near]
     local: list[PlannedEndpoint] = []
     if uses_local:
-        local = [planned for planned, _ in ready if planned.local] or [one for one, _ in fallback if one.local]
+        local = [planned for planned, _ in ready if planned.local]
+        if not local:
+            local = [planned for planned, _ in fallback if planned.local]
+            local_rule = _fallback_rule(local)
     return EndpointChoice(
         tuple(cluster),
         tuple(local),
         _lingering(everyone, cluster, local, active=bool(ready)),
         has_endpoints=bool(ready or fallback),
+        cluster_rule=cluster_rule,
+        local_rule=local_rule,
     )
 
 
@@ -86,7 +95,11 @@ def _by_address(item: tuple[tuple[Address, int], Endpoint]) -> tuple[Address, in
     return item[0]
 
 
-def _near(ready: list[_Candidate], node_name: str, zone: str) -> list[_Candidate]:
+def _fallback_rule(fallback: Sequence[object]) -> SetRule:
+    return SetRule.TERMINATING if fallback else SetRule.READY
+
+
+def _near(ready: list[_Candidate], node_name: str, zone: str) -> tuple[SetRule, list[_Candidate]]:
     """Filter ready endpoints by hints: those for this node, else those for its zone, else all.
 
     Hints of a kind count only if every ready endpoint has some, and one of them is meant for here.
@@ -94,12 +107,12 @@ def _near(ready: list[_Candidate], node_name: str, zone: str) -> list[_Candidate
     if all(endpoint.node_hints for _, endpoint in ready):
         here = [candidate for candidate in ready if node_name in candidate[1].node_hints]
         if here:
-            return here
+            return SetRule.NODE_HINTS, here
     if zone and all(endpoint.zone_hints for _, endpoint in ready):
         here = [candidate for candidate in ready if zone in candidate[1].zone_hints]
         if here:
-            return here
-    return ready
+            return SetRule.ZONE_HINTS, here
+    return SetRule.READY, ready
 
 
 def _lingering(

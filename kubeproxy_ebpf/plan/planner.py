@@ -125,6 +125,8 @@ def _plan_port(
         frontends=frontends,
         cluster_set=chosen.cluster,
         local_set=chosen.local,
+        cluster_rule=chosen.cluster_rule,
+        local_rule=chosen.local_rule,
         lingering=chosen.lingering,
         has_endpoints=chosen.has_endpoints,
         internal_local=internal_local,

@@ -62,6 +62,8 @@ class PlannedEndpoint(NamedTuple):
 class Source(enum.Enum):
     """Where a connection comes from, seen from this node."""
 
+    __hash__ = object.__hash__  # members are one of a kind; Enum's hashes the name, in Python
+
     POD = "pod"
     NODE = "node"
     OUTSIDE = "outside"
@@ -83,6 +85,16 @@ class EndpointSet(enum.Enum):
     LOCAL = "local"
 
 
+class SetRule(enum.IntEnum):
+    """Which endpoints a set has; the values are those of ``enum set_rule`` in map_types.h."""
+
+    READY = 0
+    NODE_HINTS = 1
+    ZONE_HINTS = 2
+    TERMINATING = 3
+    """None is ready: those that are serving while they terminate."""
+
+
 class Rule(NamedTuple):
     """What a frontend does with a connection from one kind of source."""
 
@@ -102,6 +114,8 @@ class ServicePortPlan:
     """Sorted by address and port, without duplicates."""
     local_set: tuple[PlannedEndpoint, ...]
     """Empty as well when no policy asks for it."""
+    cluster_rule: SetRule = SetRule.READY
+    local_rule: SetRule = SetRule.READY
     lingering: tuple[PlannedEndpoint, ...]
     """In neither set, but still serving: UDP flows and affinity records that name them stay valid."""
     has_endpoints: bool

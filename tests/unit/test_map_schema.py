@@ -23,7 +23,7 @@ from kubeproxy_ebpf.layout.changes import ArrayMap
 from kubeproxy_ebpf.map_schema import BackendEntry, OriginEntry, ServiceEntry, Set, SettingsEntry
 from kubeproxy_ebpf.model.address import Address, Family, Prefix, parse_address, parse_prefix
 from kubeproxy_ebpf.model.objects import ObjectName, Protocol
-from kubeproxy_ebpf.plan.service_plan import FrontendKey, FrontendKind, ServicePortKey, Verdict
+from kubeproxy_ebpf.plan.service_plan import FrontendKey, FrontendKind, ServicePortKey, SetRule, Verdict
 
 HEADER = Path(__file__).parents[2] / "bpf_src" / "map_types.h"
 TYPES = """
@@ -126,13 +126,29 @@ def test_constants(constants: dict[str, int]) -> None:
     assert {"MAX_CIDRS", "LAYOUT_VERSION"} <= set(mirrored)
 
 
-@pytest.mark.parametrize(("prefix", "enum"), [("FRONTEND_", FrontendKind), ("VERDICT_", Verdict)])
+@pytest.mark.parametrize(("prefix", "enum"), [("FRONTEND_", FrontendKind), ("VERDICT_", Verdict), ("SET_", SetRule)])
 def test_enumerations(constants: dict[str, int], prefix: str, enum: type[IntEnum]) -> None:
     """Enumerations of the plan have the values that the programs use."""
     named = {name.removeprefix(prefix): value for name, value in constants.items() if name.startswith(prefix)}
     assert {member.name: member.value for member in enum} == {
         name: value for name, value in named.items() if not name.startswith("FORM_")
     }
+
+
+def test_sources(constants: dict[str, int]) -> None:
+    """A source's number is that of the programs."""
+    assert {f"SOURCE_{source.name}": number for source, number in schema.SOURCES.items()} == {
+        name: value for name, value in constants.items() if name in {"SOURCE_POD", "SOURCE_NODE", "SOURCE_OUTSIDE"}
+    }
+
+
+@pytest.mark.parametrize("cluster", SetRule)
+@pytest.mark.parametrize("local", SetRule)
+def test_set_rules(cluster: SetRule, local: SetRule) -> None:
+    """Both sets' rules stand in a service's flags, beside every other flag."""
+    others = schema.SERVICE_CLUSTER_RULE - 1
+    flags = cluster * schema.SERVICE_CLUSTER_RULE + local * schema.SERVICE_LOCAL_RULE
+    assert schema.set_rules(flags | others) == schema.set_rules(flags) == (cluster, local)
 
 
 def test_reasons(constants: dict[str, int]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kubeproxy_ebpf.model.address import Address, parse_address
 from kubeproxy_ebpf.model.objects import Endpoint
 from kubeproxy_ebpf.plan.endpoints import EndpointChoice, choose, merge
-from kubeproxy_ebpf.plan.service_plan import PlannedEndpoint
+from kubeproxy_ebpf.plan.service_plan import PlannedEndpoint, SetRule
 
 READY = {"ready": True, "serving": True, "terminating": False}
 DRAINING = {"ready": False, "serving": True, "terminating": True}
@@ -23,7 +23,13 @@ THERE = "other-node"
 A, B, C = (parse_address(f"10.244.0.{number}") for number in (1, 2, 3))
 
 
-def endpoint(address: Address, conditions: dict[str, bool], node: str = HERE, zones: tuple[str, ...] = ()) -> Endpoint:
+def endpoint(
+    address: Address,
+    conditions: dict[str, bool],
+    node: str = HERE,
+    zones: tuple[str, ...] = (),
+    nodes: tuple[str, ...] = (),
+) -> Endpoint:
     """Return an endpoint of a node."""
     return Endpoint(
         address,
@@ -32,6 +38,7 @@ def endpoint(address: Address, conditions: dict[str, bool], node: str = HERE, zo
         terminating=conditions["terminating"],
         node_name=node,
         zone_hints=zones,
+        node_hints=nodes,
     )
 
 
@@ -64,6 +71,30 @@ def addresses(planned: tuple[PlannedEndpoint, ...]) -> list[Address]:
 def test_lingering(endpoints: list[Endpoint], lingering: list[Address]) -> None:
     """What serves without being chosen lingers; terminating ones leave at once if an active one exists."""
     assert addresses(chosen(*endpoints).lingering) == lingering
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "cluster", "local"),
+    [
+        ([], SetRule.READY, SetRule.READY),
+        ([endpoint(A, DYING)], SetRule.READY, SetRule.READY),
+        ([endpoint(A, READY), endpoint(B, READY, THERE)], SetRule.READY, SetRule.READY),
+        (
+            [endpoint(A, READY, zones=("zone-a",)), endpoint(B, READY, zones=("zone-b",))],
+            SetRule.ZONE_HINTS,
+            SetRule.READY,
+        ),
+        ([endpoint(A, READY, zones=("zone-b",))], SetRule.READY, SetRule.READY),
+        ([endpoint(A, READY, nodes=(HERE,)), endpoint(B, READY, nodes=(THERE,))], SetRule.NODE_HINTS, SetRule.READY),
+        ([endpoint(A, DRAINING), endpoint(B, DRAINING, THERE)], SetRule.TERMINATING, SetRule.TERMINATING),
+        ([endpoint(A, DRAINING), endpoint(B, READY, THERE)], SetRule.READY, SetRule.TERMINATING),
+        ([endpoint(A, DRAINING, THERE)], SetRule.TERMINATING, SetRule.READY),
+    ],
+)
+def test_the_rule_of_each_set_is_said(endpoints: list[Endpoint], cluster: SetRule, local: SetRule) -> None:
+    """Hints and the terminating fallback are named where they chose; an empty set has no rule of its own."""
+    choice = chosen(*endpoints, uses_local=True)
+    assert (choice.cluster_rule, choice.local_rule) == (cluster, local)
 
 
 def test_lingering_of_local_policy() -> None:
