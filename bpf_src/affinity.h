@@ -6,6 +6,7 @@
 #define KUBEPROXY_AFFINITY_H
 
 #include "select.h"
+#include "settings.h"
 
 static __always_inline void affinity_key_set(__u32 service, __u64 client_first, __u64 client_second,
                                              struct affinity_key *key)
@@ -34,7 +35,8 @@ GLOBAL __u32 affinity_find(__u64 client_first, __u64 client_second, __u32 servic
 	now = bpf_ktime_get_boot_ns();
 	if (now - record->last_connection >= (__u64)seconds * 1000000000)
 		return NO_BACKEND;
-	record->last_connection = now;
+	if (!dry_run)
+		record->last_connection = now;
 	return choice.id;
 }
 
@@ -47,6 +49,8 @@ GLOBAL int affinity_remember(__u64 client_first, __u64 client_second, __u32 serv
 	};
 	struct affinity_key ALIGNED key;
 
+	if (dry_run)
+		return 0;
 	affinity_key_set(service, client_first, client_second, &key);
 	return bpf_map_update_elem(&affinity, &key, &record, BPF_ANY);
 }

@@ -10,6 +10,9 @@
 /* enum verdict_form; the verifier removes what it rules out, calls of unknown helpers among it. */
 const volatile __u32 verdict_form = VERDICT_FORM_LOOPBACK;
 
+/* Only asked what would be decided: nothing is remembered. The verifier removes every write that is left then. */
+const volatile bool dry_run = false;
+
 /* The number of peer_names, a power of two, less one. */
 const volatile __u32 peer_name_mask = (1 << 20) - 1;
 

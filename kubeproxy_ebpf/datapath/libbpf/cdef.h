@@ -63,6 +63,14 @@ int bpf_prog_attach(int prog_fd, int attachable_fd, int attach_type, unsigned in
 int bpf_prog_detach2(int prog_fd, int attachable_fd, int attach_type);
 int bpf_prog_query(int target_fd, int attach_type, uint32_t query_flags, uint32_t *attach_flags, uint32_t *prog_ids,
 		   uint32_t *prog_cnt);
+struct bpf_test_run_opts {
+	size_t sz;
+	const void *data_in;
+	void *data_out;
+	uint32_t data_size_in, data_size_out;
+	...;
+};
+int bpf_prog_test_run_opts(int prog_fd, struct bpf_test_run_opts *opts);
 int libbpf_probe_bpf_map_type(int map_type, const void *opts);
 int libbpf_probe_bpf_helper(int prog_type, int helper_id, const void *opts);
 

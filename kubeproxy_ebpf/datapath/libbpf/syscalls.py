@@ -222,6 +222,17 @@ def program_query(target_fd: int, attach_type: int, flags: int = 0) -> tuple[int
         return tuple(ids[0 : count[0]])
 
 
+def program_test_run(program_fd: int, packet: bytes) -> bytes:
+    """Run a program once on a packet and return what it made of it (BPF_PROG_TEST_RUN)."""
+    data, out = ffi.new("char[]", packet), ffi.new("char[]", len(packet))
+    options = ffi.new("struct bpf_test_run_opts *")
+    options.sz = ffi.sizeof("struct bpf_test_run_opts")
+    options.data_in, options.data_size_in = data, len(packet)
+    options.data_out, options.data_size_out = out, len(packet)
+    check(lib.bpf_prog_test_run_opts(program_fd, options), "run a program on a packet")
+    return bytes(ffi.buffer(out, options.data_size_out))
+
+
 def map_ids() -> tuple[int, ...]:
     """Return the ids of all maps of the machine."""
     return _all_ids(lib.bpf_map_get_next_id, "maps")
