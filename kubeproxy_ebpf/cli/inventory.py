@@ -163,8 +163,8 @@ class Inventory:
                 cluster_ip=_cluster_ip(port),
                 endpoints=len(set(port.cluster.backends)),
                 local_endpoints=len(set(port.local.backends)),
-                internal_policy=_policy(port.flags & map_schema.SERVICE_INTERNAL_LOCAL),
-                external_policy=_policy(port.flags & map_schema.SERVICE_EXTERNAL_LOCAL),
+                internal_policy=policy(port.flags & map_schema.SERVICE_INTERNAL_LOCAL),
+                external_policy=policy(port.flags & map_schema.SERVICE_EXTERNAL_LOCAL),
                 affinity_seconds=port.affinity_seconds,
                 source_ranges=tuple(sorted(map(str, port.source_ranges))),
                 id=port.service,
@@ -175,7 +175,7 @@ class Inventory:
     def frontends(self) -> list[FrontendRow]:
         """Return the frontends."""
         return [
-            FrontendRow(*_names(port), KINDS[kind], _endpoint(key.address, key.port), port.service, origin)
+            FrontendRow(*_names(port), KINDS[kind], host_and_port(key.address, key.port), port.service, origin)
             for port in self._ports
             for key, (origin, kind) in sorted(port.origins.items(), key=lambda item: (item[1][1], item[0]))
         ]
@@ -188,7 +188,7 @@ class Inventory:
         entry = self._backends[number]
         return BackendRow(
             *_names(port),
-            endpoint=_endpoint(entry.address, entry.port),
+            endpoint=host_and_port(entry.address, entry.port),
             in_cluster_set=bool(entry.flags & map_schema.BACKEND_IN_CLUSTER_SET),
             in_local_set=bool(entry.flags & map_schema.BACKEND_IN_LOCAL_SET),
             on_this_node=bool(entry.flags & map_schema.BACKEND_LOCAL),
@@ -209,7 +209,7 @@ class Inventory:
         for number in placed.backends:
             entry = self._backends.get(number)
             if entry is not None:
-                yield _endpoint(entry.address, entry.port)
+                yield host_and_port(entry.address, entry.port)
 
     def affinity(self, now: int) -> list[AffinityRow]:
         """Return the clients' records; ``now``: nanoseconds since boot."""
@@ -222,7 +222,7 @@ class Inventory:
             idle = max(0, now - record.last_connection) // _NANOSECONDS
             is_same = (backend.service, backend.generation) == (record.service, record.generation)
             client = f"netns {record.client}" if isinstance(record.client, int) else format_address(record.client)
-            endpoint = _endpoint(backend.address, backend.port)
+            endpoint = host_and_port(backend.address, backend.port)
             rows.append(AffinityRow(*_names(port), client, endpoint, idle, is_same and idle < port.affinity_seconds))
         return sorted(rows)
 
@@ -250,15 +250,17 @@ def _names(port: PortEntries) -> tuple[str, str, str, str]:
     return key.service.namespace, key.service.name, key.port, f"{key.protocol.name}/IPv{key.family.value}"
 
 
-def _endpoint(address: Address, port: int) -> str:
+def host_and_port(address: Address, port: int) -> str:
+    """Return an address and port as people write them: ``10.96.0.10:80``, ``[fd00::10]:80``."""
     text = format_address(address)
     return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
 
 
 def _cluster_ip(port: PortEntries) -> str:
     found = [key for key, (_, kind) in port.origins.items() if kind is FrontendKind.CLUSTER_IP]
-    return ", ".join(_endpoint(key.address, key.port) for key in sorted(found))
+    return ", ".join(host_and_port(key.address, key.port) for key in sorted(found))
 
 
-def _policy(flag: int) -> str:
+def policy(flag: int) -> str:
+    """Return the traffic policy that a flag of a service stands for."""
     return "Local" if flag else "Cluster"

@@ -12,6 +12,7 @@ from kubeproxy_ebpf.cli.check import check
 from kubeproxy_ebpf.cli.dump import dump
 from kubeproxy_ebpf.cli.reporting import errors_as_messages
 from kubeproxy_ebpf.cli.run import run
+from kubeproxy_ebpf.cli.trace import trace
 from kubeproxy_ebpf.cli.unload import unload
 from kubeproxy_ebpf.cli.version import version
 
@@ -35,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (run, check, dump, unload, version):
+for _verb in (run, check, dump, trace, unload, version):
     app.command()(_reporting(_verb))
 
 

@@ -97,9 +97,75 @@ def test_dump_with_and_without_an_agent(
     ]
 
 
-def test_dump_where_nothing_is_loaded(agent: AgentProcess) -> None:
+def test_trace_with_and_without_an_agent(
+    agent: AgentProcess, pod_namespace: PodFactory, background: Starter, scratch_cgroup: Path
+) -> None:
+    """Every frontend of a Service from every kind of source, without an agent too, and where affinity keeps a pod."""
+    background(pod_namespace("server", POD), scratch_cgroup, tcp_server, "server", POD, 8080)
+    client = pod_namespace("client", CLIENT)
+    agent.start()
+    rows = data(agent, "trace", "default/web")
+    agent.kill()
+    assert rows == data(agent, "trace", "default/web")
+    assert [(row["source"], row["destination"], row["verdict"], row["hooks"]) for row in rows] == [
+        (source, f"{address}/TCP", "DNAT", hooks)
+        for source, hooks in (("pod", ["connect4"]), ("node", ["connect4"]), ("outside", []))
+        for address in (f"{CLUSTER_IP}:80", f"{NODE_ADDRESS}:30080")
+    ]
+    assert {(row["service"], row["affinity_seconds"], row["affinity_endpoint"]) for row in rows} == {
+        ("default/web:tcp", 10800, "")
+    }
+    assert rows[0]["because"] == "internalTrafficPolicy Cluster: endpoints that are ready"
+    assert rows[0]["endpoints"] == [{"endpoint": f"{POD}:8080", "on_this_node": True, "masquerade": False}]
+    run_in(client, scratch_cgroup, connect, CLUSTER_IP, 80)
+    (record,) = data(agent, "dump", "affinity")
+    netns = record["client"].removeprefix("netns ")
+    (row,) = data(agent, "trace", "--from=pod", f"--netns={netns}", f"{CLUSTER_IP}:80/tcp")
+    assert row["affinity_endpoint"] == f"{POD}:8080"
+
+
+def test_trace_as_a_table(agent: AgentProcess) -> None:
+    """One line a connection, and beside it what this version does not do yet."""
+    agent.start()
+    result = agent.run("trace", "default/dns", f"--bpffs={agent.bpffs}", "--from=pod", "--from=outside")
+    assert result.returncode == 0, result.stderr
+    lines = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in result.stdout.splitlines()]
+    assert lines[1] == [
+        *("pod", "10.96.0.53:80/TCP", "ClusterIP", "default/dns:tcp"),
+        *("REJECT", "no endpoint is usable anywhere", "connect4"),
+    ]
+    assert lines[2][0] == "outside"
+    assert lines[2][-1] == "none yet"
+    assert len(lines) == 3
+    assert result.stderr.startswith("hook none yet: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("default/nothing",), "error: the Service default/nothing is not in the kernel's maps"),
+        (("10.96.0.10",), "error: '10.96.0.10' cannot be traced: give an address"),
+        (("--from=mars", "default/web"), "error: --from is 'mars': give pod, node or outside"),
+        (("--from=pod=fd00::1", f"{CLUSTER_IP}:80/TCP"), "error: --from is pod=fd00::1, an IPv6 address"),
+        (("--netns=-1", "default/web"), "Usage: "),
+        (("--netns=18446744073709551616", "default/web"), "Usage: "),
+        ((), "Usage: "),
+    ],
+)
+def test_trace_says_what_it_cannot(agent: AgentProcess, arguments: tuple[str, ...], message: str) -> None:
+    """What makes no question is one message with its remedy."""
+    agent.start()
+    result = agent.run("trace", *arguments, f"--bpffs={agent.bpffs}")
+    assert result.returncode != 0
+    assert result.stdout == ""
+    assert result.stderr.startswith(message)
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("dump", "services"), ("trace", "default/web")])
+def test_where_nothing_is_loaded(agent: AgentProcess, arguments: tuple[str, ...]) -> None:
     """Nothing to show is one message with its remedy."""
-    result = agent.run("dump", "services", f"--bpffs={agent.bpffs}")
+    result = agent.run(*arguments, f"--bpffs={agent.bpffs}")
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr.startswith(f"error: nothing is loaded in {agent.pin_folder}: start the agent")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cffi import FFI
@@ -38,8 +39,9 @@ def test_question(header: FFI) -> None:
     """A question lies behind the header of the packet, field by field where the program reads it."""
     packet = Question(WEB, Source.OUTSIDE, CLIENT).pack(bytes(range(16)), 7)
     assert len(packet) == len(HEADER) + header.sizeof("struct trace_question") + header.sizeof("struct trace_answer")
-    assert len(HEADER) == header.dlopen(None).TRACE_OFFSET
-    question = header.from_buffer("struct trace_question *", packet[len(HEADER) :][: QUESTION.size])
+    library: Any = header.dlopen(None)
+    assert len(HEADER) == library.TRACE_OFFSET
+    question: Any = header.from_buffer("struct trace_question *", packet[len(HEADER) :][: QUESTION.size])
     assert bytes(header.buffer(header.addressof(question.destination))) == pack_frontend_key(WEB)
     assert getattr(question, "from") == SOURCES[Source.OUTSIDE]
     assert bytes(header.buffer(header.addressof(question.source))) == CLIENT
