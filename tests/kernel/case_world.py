@@ -17,6 +17,7 @@ from kubeproxy_ebpf.datapath.cgroups import find_cgroup_root
 from kubeproxy_ebpf.datapath.loader import Datapath
 from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.datapath.netns_cookie import host_netns_cookie
+from kubeproxy_ebpf.datapath.trace import Tracer
 from kubeproxy_ebpf.datapath.verdict_form import VerdictForm, probe_verdict_form
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 from kubeproxy_ebpf.layout.layout import Layout
@@ -34,6 +35,10 @@ from tests.kernel.processes import run_in, start_in
 LOOPBACKS = {LOCALHOST_IPV4, parse_address("::1")}
 NODE = tuple(USUAL_SOURCES[Source.NODE].values())
 POD = tuple(USUAL_SOURCES[Source.POD].values())
+SIZES = MapSizes(
+    **dict.fromkeys(("services", "slots", "backends", "origins", "affinity", "peer_names", "service_counters"), 4096)
+)
+"""Of maps that are made as large as they may become, or are read as a whole."""
 
 
 @dataclass
@@ -46,6 +51,8 @@ class World:
     node: Namespace
     pod: Namespace
     netns_cookie: int
+    pod_cookie: int
+    tracer: Tracer
     addresses: dict[str, set[Address]]
 
     def namespace(self, source: Source) -> Namespace:
@@ -77,12 +84,14 @@ def case_world(bpffs: Path) -> Iterator[World]:
         node, outside = names
         _uplink(node, outside)
         join(node, pod)
-        sizes = MapSizes(affinity=4096, peer_names=4096)
-        with loader.load(pin_folder=bpffs / "pins", cgroup=cgroup, sizes=sizes, lock_timeout=0) as datapath:
+        with (
+            loader.load(pin_folder=bpffs / "pins", cgroup=cgroup, sizes=SIZES, lock_timeout=0) as datapath,
+            Tracer(datapath.store) as tracer,
+        ):
             capacities = {name: datapath.store.capacity(name) for name in (*ArrayMap, *HashMap)}
-            cookie = run_in(node, cgroup, host_netns_cookie)
+            cookie, pod_cookie = (run_in(namespace, cgroup, host_netns_cookie) for namespace in (node, pod))
             known = {"node": set(map(parse_address, NODE)), "pod": set(map(parse_address, POD))}
-            yield World(cgroup, datapath, Layout(capacities), node, pod, cookie, known)
+            yield World(cgroup, datapath, Layout(capacities), node, pod, cookie, pod_cookie, tracer, known)
     finally:
         subprocess.run(("umount", "--lazy", bpffs), check=True)
         for namespace in (*names, pod):
@@ -130,15 +139,23 @@ def check_sockets(world: World, reconciler: Reconciler, case: Case, step: Step) 
     """Check that every flow that a socket can show gets its verdict, its endpoints and its name."""
     for flow in step.flows:
         if flow.sockets:
-            reconciler.apply_settings(_settings(case, world, flow))
-            outcome = _try(world, flow)
-            problem = _judge(flow, outcome)
-            assert problem is None, f"{case.id}: {flow.text}: {problem}; {outcome}"
+            reconciler.apply_settings(settings_of(case, world, flow))
+            check_socket(world, case, flow)
 
 
-def _settings(case: Case, world: World, flow: Flow) -> SettingsEntry:
+def check_socket(world: World, case: Case, flow: Flow) -> Outcome:
+    """Check one flow under the settings that are in effect."""
+    outcome = _try(world, flow)
+    problem = judge(flow, outcome)
+    assert problem is None, f"{case.id}: {flow.text}: {problem}; {outcome}"
+    return outcome
+
+
+def settings_of(case: Case, world: World, flow: Flow) -> SettingsEntry:
+    """Return the settings of a case, on a node that sends from the flow's source."""
     sources = {family: parse_address(text) for family, text in USUAL_SOURCES[Source.NODE].items()}
-    sources[family_of(flow.source_address)] = flow.source_address
+    if flow.source is Source.NODE:
+        sources[family_of(flow.source_address)] = flow.source_address
     return SettingsEntry(
         flags=map_schema.SETTINGS_LOCALHOST_NODE_PORTS if case.settings.has_localhost_node_ports else 0,
         service_cidrs=case.settings.service_cidrs,
@@ -175,7 +192,7 @@ def _one_of(wanted: frozenset[Place], flow: Flow) -> frozenset[Place]:
     return frozenset() if flow.affinity else wanted
 
 
-def _judge(flow: Flow, outcome: Outcome) -> str | None:
+def judge(flow: Flow, outcome: Outcome) -> str | None:
     """Return what is wrong with an outcome."""
     match flow.verdict:
         case Verdict.DROP:
