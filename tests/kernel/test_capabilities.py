@@ -23,24 +23,36 @@ loaded = loader.load(pin_folder=Path(sys.argv[1]), cgroup=Path(sys.argv[2]), siz
 print("restored" if loaded.restored else "new")
 loaded.close()
 """
+TRACE = """
+import sys
+from kubeproxy_ebpf.cli.main import main
+sys.argv = ["kubeproxy-ebpf", "trace", "--from=pod", f"--bpffs={sys.argv[1]}", "10.96.0.10:80/TCP"]
+main()
+"""
 
 
 def load_with_few_capabilities(pin_folder: Path, cgroup: Path) -> str:
     """Load in a process that has nothing but the documented capabilities; return whether it found anything."""
-    command = ("setpriv", "--bounding-set", CAPABILITIES, sys.executable, "-c", LOAD, pin_folder, cgroup)
+    return run_with_few_capabilities(LOAD, pin_folder, cgroup).split()[-1]
+
+
+def run_with_few_capabilities(script: str, *arguments: Path) -> str:
+    """Run Python with nothing but the documented capabilities; return what it printed."""
+    command = ("setpriv", "--bounding-set", CAPABILITIES, sys.executable, "-c", script, *map(str, arguments))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    return done.stdout.split()[-1]
+    return done.stdout
 
 
 @pytest.mark.skipif(
     memlock.counts_maps(), reason="this kernel counts maps against RLIMIT_MEMLOCK: CAP_SYS_RESOURCE too"
 )
 def test_three_capabilities_are_enough(pin_folder: Path, scratch_cgroup: Path) -> None:
-    """A first start, and a restart that replaces every program, without CAP_SYS_ADMIN."""
+    """A first start, a restart that replaces every program, and a trace, without CAP_SYS_ADMIN."""
     assert load_with_few_capabilities(pin_folder, scratch_cgroup) == "new"
     assert load_with_few_capabilities(pin_folder, scratch_cgroup) == "restored"
+    assert " PASS " in run_with_few_capabilities(TRACE, pin_folder.parent)
 
 
 @pytest.mark.skipif(
