@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import selectors
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 
 import structlog
@@ -101,6 +102,7 @@ class _Agent:
         )
         self._audit_period = configuration.audit_period
         self._next_audit = time.monotonic() + self._audit_period
+        self._audit: Iterator[int] | None = None
         self._is_ready = False
 
     def serve(self) -> None:
@@ -136,7 +138,8 @@ class _Agent:
     def _seconds_to_wait(self) -> float | None:
         waits = [self._source.due()]
         if self._is_ready:
-            waits += [self._reconciler.seconds_to_next(), self._next_audit - time.monotonic()]
+            to_audit = 0.0 if self._audit is not None else self._next_audit - time.monotonic()
+            waits += [self._reconciler.seconds_to_next(), to_audit]
         known = [wait for wait in waits if wait is not None]
         return max(0.0, min(known)) if known else None
 
@@ -161,10 +164,13 @@ class _Agent:
         return result
 
     def _audit_if_due(self) -> None:
+        """Begin an audit when it is time, or go on with the one that is under way."""
         now = time.monotonic()
-        if now >= self._next_audit:
-            self._reconciler.audit()
+        if self._audit is None and now >= self._next_audit:
+            self._audit = self._reconciler.audit_parts()
             self._next_audit = now + self._audit_period
+        if self._audit is not None and next(self._audit, None) is None:
+            self._audit = None
 
     def _apply_settings(self) -> int:
         """Write the node's settings if they changed; return how many writes it took."""

@@ -50,6 +50,10 @@ class MapStore(Protocol):
         """Yield every key and value of a map."""
         ...
 
+    def fingerprint(self, name: HashMap) -> int:
+        """Return a number that is the same as long as nobody writes the map, and most likely another one then."""
+        ...
+
     def capacity(self, name: ArrayMap | HashMap) -> int:
         """Return how many entries the map can hold."""
         ...

@@ -8,7 +8,7 @@ on that Service: it keeps what it has and waits for another try, and nothing els
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import structlog
 from kubeproxy_ebpf import map_schema
 from kubeproxy_ebpf.backoff import Backoff
 from kubeproxy_ebpf.garbage import collecting_later
-from kubeproxy_ebpf.layout.audit import audit
+from kubeproxy_ebpf.layout.audit import Audit
 from kubeproxy_ebpf.layout.changes import ArrayMap
 from kubeproxy_ebpf.layout.errors import LayoutError
 from kubeproxy_ebpf.layout.layout import Batch, Layout
@@ -69,6 +69,7 @@ class Reconciler:
         self._cluster = cluster
         self._layout = layout
         self._store = store
+        self._audit = Audit(layout, store)
         self._start_grace_period = start_grace_period
         self._tell = report or _tell_nobody
         self._retries: Backoff[ObjectName] = Backoff(clock)
@@ -113,12 +114,16 @@ class Reconciler:
 
     def audit(self) -> int:
         """Compare the maps with what they should hold and repair them; return the number of repairs."""
-        repairs = audit(self._layout, self._store)
-        if repairs:
-            failed = apply_changes(self._store, repairs)
-            maps = sorted({change.map.value for change in repairs})
-            _log.warning("maps_repaired", repairs=len(repairs), failed=len(failed), maps=maps)
-        return len(repairs)
+        return sum(self.audit_parts())
+
+    def audit_parts(self) -> Iterator[int]:
+        """Do the same part by part, with time for more urgent things in between."""
+        for repairs in self._audit.parts():
+            if repairs:
+                failed = apply_changes(self._store, repairs)
+                maps = sorted({change.map.value for change in repairs})
+                _log.warning("maps_repaired", repairs=len(repairs), failed=len(failed), maps=maps)
+            yield len(repairs)
 
     def readers_are_gone(self) -> None:
         """Take back what was out of use when the grace period began that has now passed."""

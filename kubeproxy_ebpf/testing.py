@@ -124,6 +124,10 @@ class FakeMapStore:
         """Yield every key and value of a map."""
         yield from list(self.hashes[name].items())
 
+    def fingerprint(self, name: HashMap) -> int:
+        """Return a number that stands for the contents of a map."""
+        return hash(tuple(self.hashes[name].items()))
+
     def capacity(self, name: ArrayMap | HashMap) -> int:
         """Return how many entries the map can hold."""
         return self._capacities[name]

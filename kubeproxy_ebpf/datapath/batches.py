@@ -77,18 +77,32 @@ def value_bytes(info: syscalls.MapInfo) -> int:
 
 def read(fd: int, info: syscalls.MapInfo) -> Iterator[tuple[bytes, bytes]]:
     """Yield every key and value. What comes or goes meanwhile may be missed, nothing is yielded torn."""
+    for batch in _read_batches(fd, info):
+        yield from zip(_cut(batch.keys, info.key_size), _cut(batch.values, value_bytes(info)), strict=True)
+
+
+def fingerprint(fd: int, info: syscalls.MapInfo) -> int:
+    """Return a number that stands for all keys and values, and for the order in which the kernel keeps them."""
+    return hash(tuple((hash(batch.keys), hash(batch.values)) for batch in _read_batches(fd, info)))
+
+
+def _cut(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def _read_batches(fd: int, info: syscalls.MapInfo) -> Iterator[syscalls.Batch]:
+    """Yield all entries in as few batches as the kernel allows; one by one where it knows no batches."""
     try:
         batch = _read_batch(fd, info, None, min(CHUNK, max(info.max_entries, 1)))
     except KernelError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        yield from _read_by_key(fd, info)
+        yield from (syscalls.Batch(key, value, 1, None) for key, value in _read_by_key(fd, info))
         return
-    while True:
-        yield from _split(batch, info)
-        if batch.token is None:
-            return
+    yield batch
+    while batch.token is not None:
         batch = _read_batch(fd, info, batch.token, CHUNK)
+        yield batch
 
 
 def _read_batch(fd: int, info: syscalls.MapInfo, token: bytes | None, count: int) -> syscalls.Batch:
@@ -100,13 +114,6 @@ def _read_batch(fd: int, info: syscalls.MapInfo, token: bytes | None, count: int
             if error.errno not in {errno.ENOSPC, errno.EINTR}:
                 raise
             count *= 2 if error.errno == errno.ENOSPC else 1
-
-
-def _split(batch: syscalls.Batch, info: syscalls.MapInfo) -> Iterator[tuple[bytes, bytes]]:
-    key_size, value_size = info.key_size, value_bytes(info)
-    for index in range(batch.entries):
-        key = batch.keys[index * key_size : (index + 1) * key_size]
-        yield key, batch.values[index * value_size : (index + 1) * value_size]
 
 
 def _read_by_key(fd: int, info: syscalls.MapInfo) -> Iterator[tuple[bytes, bytes]]:

@@ -112,6 +112,10 @@ class KernelMapStore:
         """Yield every key and value of any keyed map, also one that only the programs write (``affinity``)."""
         return batches.read(self._descriptors[map_name], self._infos[map_name])
 
+    def fingerprint(self, name: HashMap) -> int:
+        """Return a number that is the same as long as nobody writes the map, and most likely another one then."""
+        return batches.fingerprint(self._descriptors[name.value], self._infos[name.value])
+
     def counters(self, map_name: str) -> Iterator[tuple[int, tuple[int, ...]]]:
         """Yield the index of each entry of a per-CPU array that counted something, and its sums over the CPUs."""
         info = self._infos[map_name]

@@ -44,6 +44,14 @@ class AddressKinds:
         else:
             del self._counts[address]
 
+    def items(self) -> Iterator[tuple[Address, int]]:
+        """Yield every address that somebody wants, and its kind bits."""
+        known: dict[int, int] = {}  # the same few counts again and again
+        for address, count in self._counts.items():
+            if count not in known:
+                known[count] = self.kinds(address)
+            yield address, known[count]
+
     def __iter__(self) -> Iterator[Address]:
         """Yield every address that somebody wants."""
         return iter(self._counts)

@@ -53,6 +53,8 @@ class Layout:
     def __init__(self, capacities: Capacities) -> None:
         """Start with empty maps."""
         self._contents = Contents(capacities)
+        self.revision = 0
+        """Counts what may have changed the contents: with the same number they are the same."""
         self._restored_kinds: list[Kind] = []
         self._stray_origins: list[int] = []
 
@@ -89,6 +91,7 @@ class Layout:
 
         Trying again is preparing the Service again: then what failed is written as it should be by then.
         """
+        self.revision += 1
         lost = {(change.map, change.key) for change in failed if isinstance(change, InsertEntry | DeleteEntry)}
         again: set[ObjectName] = set()
         for name, entries in batch.draft.keyed.items():

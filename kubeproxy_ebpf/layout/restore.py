@@ -22,7 +22,7 @@ from kubeproxy_ebpf.map_store import MapStore
 from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.plan.service_plan import FrontendKind, ServicePortKey
 
-_CHUNK = 32_768
+_CHUNK = 4096
 _KINDS = frozenset(map(int, FrontendKind))
 
 

@@ -45,6 +45,7 @@ SERVICE_CLUSTER_SET_OFFSET: Final = 0
 SERVICE_LOCAL_SET_OFFSET: Final = 8
 SERVICE_RULES_OFFSET: Final = 16
 BACKEND_STATE_OFFSET: Final = 24
+_BACKEND_FLAGS_OFFSET: Final = 28
 ORIGIN_OWNER_OFFSET: Final = 24
 
 _ADDRESS_SIZE = 16
@@ -177,3 +178,8 @@ def backend_generations(data: bytes | memoryview) -> array[int]:
     """Return the generation of each of consecutive entries of ``backends``."""
     numbers = memoryview(data).cast("B").cast("I")
     return array("I", numbers[BACKEND_STATE_OFFSET // 4 :: BACKEND_SIZE // 4])
+
+
+def backend_flags(data: bytes) -> list[int]:
+    """Return the flags of each of consecutive entries of ``backends``."""
+    return memoryview(data).cast("H")[_BACKEND_FLAGS_OFFSET // 2 :: BACKEND_SIZE // 2].tolist()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kubeproxy_ebpf.datapath import loader
-from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
+from kubeproxy_ebpf.layout.changes import ArrayMap, DeleteEntry, HashMap, Phase
 from tests.kernel.agent_process import AgentProcess, Manifests, endpoint_slice, node, service, wait_until
 from tests.kernel.clients import after, connect_without_end, outcome, stream_without_end
 from tests.kernel.namespaces import Namespace
@@ -263,6 +263,19 @@ def test_endpoint_changes_make_no_bpf_system_call(
     finally:
         tracer.kill()
         tracer.wait()
+
+
+def test_running_agent_mends_what_somebody_else_did(agent: AgentProcess, ask: Ask) -> None:
+    """A frontend that is deleted and an array that is overwritten are as they were after the next audit, and again."""
+    agent.start("--audit-period=1s")
+    whole = contents(agent.pin_folder)
+    for _ in range(2):
+        with loader.open_pinned(agent.pin_folder, writable=True) as store:
+            keys = [key for key, _ in store.entries(HashMap.FRONTENDS)]
+            assert store.delete([DeleteEntry(Phase.WITHDRAW, HashMap.FRONTENDS, key) for key in keys]) == []
+            store.write(ArrayMap.BACKENDS, 32, bytes(64))
+        wait_until(lambda: contents(agent.pin_folder) == whole, "the maps to be mended")
+        assert ask() == "first"
 
 
 def tracer_of(pid: int) -> int:

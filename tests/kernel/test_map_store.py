@@ -133,6 +133,23 @@ def test_entries_of_one_map_at_a_time(load: Loader) -> None:
     assert store.delete([]) == []
 
 
+@pytest.mark.parametrize("name", HashMap)
+def test_fingerprint_tells_whether_anything_was_written(load: Loader, name: HashMap) -> None:
+    """It stays the same while nobody writes, and is another one for another key, another value and an entry less."""
+    store = load().store
+    store.insert(inserts(name, range(10)))
+    first = store.fingerprint(name)
+    assert store.fingerprint(name) == first
+    seen = {first}
+    assert store.insert(inserts(name, [10])) == []
+    seen.add(store.fingerprint(name))
+    assert store.insert([InsertEntry(Phase.EXPOSE, name, key_of(name, 3), b"\xff" * VALUE_SIZES[name])]) == []
+    seen.add(store.fingerprint(name))
+    assert store.delete(deletes(name, [5])) == []
+    seen.add(store.fingerprint(name))
+    assert len(seen) == 4
+
+
 def lookup(store: KernelMapStore, name: ArrayMap, index: int, size: int) -> bytes | None:
     """Read an array's entry as the kernel has it."""
     return syscalls.map_lookup(store.descriptor(name.value), index.to_bytes(4, "little"), size)

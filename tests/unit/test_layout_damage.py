@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubeproxy_ebpf import map_schema as schema
-from kubeproxy_ebpf.layout.audit import audit
+from kubeproxy_ebpf.layout.audit import Audit, audit
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 from kubeproxy_ebpf.map_schema import OriginEntry
 from kubeproxy_ebpf.model.address import parse_address
@@ -89,18 +89,28 @@ def test_a_start_mends_whatever_it_finds(before: World, damage: Sequence[Damage]
 
 
 @settings(max_examples=100, deadline=None)
-@given(worlds(), DAMAGE)
-def test_audit_mends_what_changed_under_a_running_agent(world: World, damage: Sequence[Damage]) -> None:
-    """What somebody changes while the agent runs is put right by the next audit, once and for all."""
+@given(worlds(), DAMAGE, worlds(), DAMAGE)
+def test_audit_mends_what_changed_under_a_running_agent(
+    before: World, damage: Sequence[Damage], world: World, more_damage: Sequence[Damage]
+) -> None:
+    """What somebody changes while the agent runs is put right by the next audit, once and for all.
+
+    It does not matter that all was known to be in order before, nor what the agent changed itself since.
+    """
     store = FakeMapStore()
     node = Node(store)
-    node.settle(world)
-    for one in damage:
-        one.do(store)
-    apply_changes(store, audit(node.layout, store))
-    check_answers(store, world)
-    check_no_backend_is_left(store, world)
-    assert audit(node.layout, store) == ()
+    audit_ = Audit(node.layout, store)
+    for wanted, done in ((before, damage), (world, more_damage)):
+        node.settle(wanted)
+        assert not any(audit_.parts())
+        for one in done:
+            one.do(store)
+        for repairs in audit_.parts():
+            apply_changes(store, repairs)
+        check_answers(store, wanted)
+        check_no_backend_is_left(store, wanted)
+        assert not any(audit_.parts())
+        assert audit(node.layout, store) == ()
 
 
 def restarted(store: FakeMapStore, world: World) -> Node:
