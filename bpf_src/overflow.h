@@ -42,44 +42,62 @@ static __always_inline bool overflow_take_oldest(struct socket_origins *storage,
 	return true;
 }
 
+/* What is inserted, to be filled where it stands: a whole one would not fit the stack of all calls together. */
+static const struct overflow_origin no_origin;
+
+static __always_inline void socket_backend_set(struct socket_backend *backend, const struct socket_origin *entry)
+{
+	backend->address = entry->backend;
+	backend->port = entry->backend_port;
+}
+
+/* Makes a place at the end of a socket's overflow. Returns NULL if there is no room. */
+static __always_inline struct overflow_origin *overflow_append(struct socket_origins *storage, struct overflow_key *key,
+                                                               const struct socket_origin *entry)
+{
+	struct overflow_origin *origin, *newest;
+
+	socket_backend_set(&key->backend, entry);
+	if (bpf_map_update_elem(&socket_origins_overflow, key, &no_origin, BPF_NOEXIST))
+		return NULL;
+	origin = bpf_map_lookup_elem(&socket_origins_overflow, key);
+	if (!origin)
+		return NULL;
+	origin->previous = storage->newest;
+	key->backend = storage->newest;
+	newest = storage->overflow_count ? bpf_map_lookup_elem(&socket_origins_overflow, key) : NULL;
+	if (newest)
+		socket_backend_set(&newest->next, entry);
+	else
+		socket_backend_set(&storage->oldest, entry);
+	socket_backend_set(&storage->newest, entry);
+	storage->overflow_count++;
+	return origin;
+}
+
 /* Moves a pair from a socket's storage to its overflow. Returns 0, or -1 if there is no room. */
 static __noinline int socket_origin_displace(struct bpf_sock_addr *ctx, struct socket_origins *storage,
                                              struct socket_origin *entry)
 {
-	struct overflow_origin ALIGNED origin = {
-		.frontend = entry->frontend,
-		.frontend_port = entry->frontend_port,
-		.backend_id = entry->backend_id,
-		.generation = entry->generation,
-	};
-	struct overflow_origin *other;
 	struct overflow_key ALIGNED key;
+	struct overflow_origin *origin;
 
 	if (backend_is_stale(entry->backend_id, entry->generation))
 		return 0;
 	overflow_key_set(&key, bpf_get_socket_cookie(ctx), &entry->backend, entry->backend_port);
-	other = bpf_map_lookup_elem(&socket_origins_overflow, &key);
-	if (other) { /* the same backend, through a frontend that was used before this one */
-		origin.previous = other->previous;
-		origin.next = other->next;
-		*other = origin;
-		return 0;
+	/* It may be there already: the same backend, through a frontend that was used before this one. */
+	origin = bpf_map_lookup_elem(&socket_origins_overflow, &key);
+	if (!origin) {
+		if (storage->overflow_count >= SOCKET_OVERFLOW_LIMIT && !overflow_take_oldest(storage, &key, false))
+			return -1;
+		origin = overflow_append(storage, &key, entry);
 	}
-	if (storage->overflow_count >= SOCKET_OVERFLOW_LIMIT && !overflow_take_oldest(storage, &key, false))
+	if (!origin)
 		return -1;
-	overflow_key_set(&key, key.cookie, &entry->backend, entry->backend_port);
-	origin.previous = storage->newest;
-	if (bpf_map_update_elem(&socket_origins_overflow, &key, &origin, BPF_NOEXIST))
-		return -1;
-	key.backend = storage->newest;
-	other = bpf_map_lookup_elem(&socket_origins_overflow, &key);
-	overflow_key_set(&key, key.cookie, &entry->backend, entry->backend_port);
-	if (storage->overflow_count && other)
-		other->next = key.backend;
-	else
-		storage->oldest = key.backend;
-	storage->newest = key.backend;
-	storage->overflow_count++;
+	origin->frontend = entry->frontend;
+	origin->frontend_port = entry->frontend_port;
+	origin->backend_id = entry->backend_id;
+	origin->generation = entry->generation;
 	return 0;
 }
 
