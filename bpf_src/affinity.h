@@ -33,7 +33,8 @@ GLOBAL __u32 affinity_find(__u64 client_first, __u64 client_second, __u32 servic
 	    choice.generation != READ_ONCE(record->generation))
 		return NO_BACKEND;
 	now = bpf_ktime_get_boot_ns();
-	if (now - record->last_connection >= (__u64)seconds * 1000000000)
+	/* Signed, as another CPU may have stored a later time since this one read the clock. */
+	if ((__s64)(now - READ_ONCE(record->last_connection)) >= (__s64)seconds * 1000000000)
 		return NO_BACKEND;
 	if (!dry_run)
 		record->last_connection = now;

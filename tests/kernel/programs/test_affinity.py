@@ -79,6 +79,15 @@ def test_affinity_ends_with_its_time(node: Node, endpoints: list[Endpoint]) -> N
     assert len(later) > 1
 
 
+def test_a_connection_of_this_very_moment_counts(node: Node, endpoints: list[Endpoint]) -> None:
+    """Another CPU may have stored a later time than this one has just read; that is no age of centuries."""
+    affine_service(node, endpoints)
+    chosen = node.run(names, CLUSTER, 80, 1)
+    for _ in range(12):
+        age_records(node, -1)
+        assert node.run(names, CLUSTER, 80, 1) == chosen
+
+
 def test_affinity_ends_with_the_endpoint(node: Node, endpoints: list[Endpoint]) -> None:
     """A backend whose generation moved on is not gone back to, nor one that is in the set no more."""
     service = affine_service(node, endpoints[:1])
