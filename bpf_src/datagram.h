@@ -13,8 +13,11 @@
 #include "socket_origins.h"
 #include "sole_origins.h"
 
-/* Whether a socket was never bound, so that it can have sent nothing yet. */
-static __always_inline bool socket_is_new(struct bpf_sock_addr *ctx)
+/*
+ * Whether a socket has no port, so that no reply can come: nothing need be looked up for it.  Mostly it is new;
+ * one that was disconnected (AF_UNSPEC) is like that too, but still has what it remembered.
+ */
+static __always_inline bool socket_is_unbound(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 
@@ -76,7 +79,7 @@ GLOBAL int datagram_remember(struct bpf_sock_addr *ctx, __u64 frontend_first, __
 	}
 	cookie = bpf_get_socket_cookie(ctx);
 	sole = sole_origin_get(cookie);
-	if (!sole && (socket_is_new(ctx) || !socket_origins_get(ctx))) {
+	if (!sole && !socket_origins_get(ctx)) {
 		sole = sole_origin_take(cookie);
 		if (sole) {
 			sole->pair = pair;

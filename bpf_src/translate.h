@@ -38,7 +38,7 @@ static __always_inline int pass_untouched(const struct request *request)
 {
 	struct bpf_sock_addr *ctx = request->client->ctx;
 
-	if (request->asked->protocol == IPPROTO_UDP && !socket_is_new(ctx) && datagram_is_known(ctx) &&
+	if (request->asked->protocol == IPPROTO_UDP && !socket_is_unbound(ctx) && datagram_is_known(ctx) &&
 	    !is_connected_to(request->client, request->asked))
 		direct_use_remember(ctx, request->asked);
 	return PROCEED;
@@ -111,7 +111,7 @@ static __always_inline int request_serve(const struct request *request)
 	struct frontend frontend;
 	__u8 reason;
 
-	if (request->asked->protocol == IPPROTO_UDP && !socket_is_new(ctx)) {
+	if (request->asked->protocol == IPPROTO_UDP && !socket_is_unbound(ctx)) {
 		kept = datagram_route_find(ctx, request->asked, request->key);
 		if (kept) {
 			user_address_write(ctx, request->client->hook.ipv6, &kept->backend, kept->backend_port);
