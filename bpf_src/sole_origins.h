@@ -44,9 +44,12 @@ static __always_inline struct sole_origin *sole_origin_take(__u64 cookie)
 	return is_free ? sole : NULL;
 }
 
+/* Under the lock, so that the owner's last look at the pair comes before the next owner's first write to it. */
 static __always_inline void sole_origin_give_back(struct sole_origin *sole)
 {
-	*(volatile __u64 *)&sole->cookie = 0;
+	bpf_spin_lock(&sole->lock);
+	sole->cookie = 0;
+	bpf_spin_unlock(&sole->lock);
 }
 
 #endif
