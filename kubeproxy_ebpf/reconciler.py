@@ -24,6 +24,7 @@ from kubeproxy_ebpf.layout.layout import Batch, Layout
 from kubeproxy_ebpf.layout.node_settings import (
     differs_in_prefixes,
     has_had_prefixes,
+    publish_prefixes,
     withdraw_prefixes,
     write_settings,
 )
@@ -105,11 +106,17 @@ class Reconciler:
         """Bring the map ``settings`` to these; return how many writes it took. May block for milliseconds."""
         data = self._store.read(ArrayMap.SETTINGS)
         present = map_schema.unpack_settings(data)
-        changes = write_settings(present, settings)
-        if differs_in_prefixes(present, settings) and has_had_prefixes(data):
+        differs = differs_in_prefixes(present, settings)
+        if differs and has_had_prefixes(data):
             apply_changes(self._store, withdraw_prefixes(present, settings))
             self._store.wait_for_readers()
+        changes = write_settings(present, settings)
         apply_changes(self._store, changes)
+        if differs:
+            self._store.wait_for_readers()
+            published = publish_prefixes(settings)
+            apply_changes(self._store, published)
+            changes += published
         return len(changes)
 
     def audit(self) -> int:

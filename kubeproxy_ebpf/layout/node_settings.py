@@ -46,7 +46,7 @@ def has_had_prefixes(data: bytes | memoryview) -> bool:
 
 
 def write_settings(old: SettingsEntry, new: SettingsEntry) -> tuple[Change, ...]:
-    """Return the changes from one entry to another, word by word; the counts of the prefixes come last."""
+    """Return the changes from one entry to another, word by word, but for the counts of the prefixes."""
     changes: list[Change] = []
     if (old.flags ^ new.flags) & ~LISTENING:
         flags = new.flags & ~LISTENING | old.flags & LISTENING
@@ -59,9 +59,17 @@ def write_settings(old: SettingsEntry, new: SettingsEntry) -> tuple[Change, ...]
     if differs_in_prefixes(old, new):
         prefixes = schema.pack_prefixes(new.service_cidrs) + schema.pack_prefixes(new.excluded_cidrs)
         changes += _publish_words(schema.SETTINGS_PREFIXES_OFFSET, prefixes)
-        counts = schema.prefix_counts_word(len(new.service_cidrs), len(new.excluded_cidrs))
-        changes.append(_publish(schema.SETTINGS_COUNTS_OFFSET, counts))
     return tuple(changes)
+
+
+def publish_prefixes(new: SettingsEntry) -> tuple[Change, ...]:
+    """Return the change that puts written prefixes into effect, to be made a grace period after they were written.
+
+    Programs read the counts and then the prefixes, but a processor may read ahead (arm64): nothing else makes sure
+    that a reader of the new counts does not find what was there before. Where that was nothing, it holds everything.
+    """
+    counts = schema.prefix_counts_word(len(new.service_cidrs), len(new.excluded_cidrs))
+    return (_publish(schema.SETTINGS_COUNTS_OFFSET, counts),)
 
 
 def _publish(offset: int, word: int) -> PublishWord:

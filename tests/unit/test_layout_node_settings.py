@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from kubeproxy_ebpf.layout.changes import ArrayMap, Change
 from kubeproxy_ebpf.layout.node_settings import (
     differs_in_prefixes,
     has_had_prefixes,
+    publish_prefixes,
     withdraw_prefixes,
     write_settings,
 )
@@ -22,6 +24,7 @@ from kubeproxy_ebpf.testing import FakeMapStore
 from kubeproxy_ebpf.writer import apply_changes
 
 PREFIXES = tuple(parse_prefix(f"10.{number}.0.0/16") for number in range(6))
+PREFIXES_AT = schema.SETTINGS_PREFIXES_OFFSET
 SOURCES = (None, parse_address("10.9.0.1"), parse_address("10.9.0.2"))
 
 
@@ -50,11 +53,14 @@ def writes(store: FakeMapStore, new: SettingsEntry) -> Iterator[Change | None]:
     """Yield what the reconciler writes, one by one; None: a grace period."""
     data = store.read(ArrayMap.SETTINGS)
     old = schema.unpack_settings(data)
-    changes = write_settings(old, new)
-    if differs_in_prefixes(old, new) and has_had_prefixes(data):
+    differs = differs_in_prefixes(old, new)
+    if differs and has_had_prefixes(data):
         yield from withdraw_prefixes(old, new)
         yield None
-    yield from changes
+    yield from write_settings(old, new)
+    if differs:
+        yield None
+        yield from publish_prefixes(new)
 
 
 def write(store: FakeMapStore, new: SettingsEntry, limit: int | None = None) -> None:
@@ -111,6 +117,24 @@ def test_a_late_reader_never_sees_a_prefix_change(old: SettingsEntry, new: Setti
         if len(present(store).service_cidrs) not in readers:
             break
         assert all(after[: count * 32] == before[: count * 32] for count in readers)
+
+
+@settings(deadline=None)
+@given(ENTRIES, ENTRIES)
+def test_a_reader_that_reads_ahead_finds_its_prefixes(old: SettingsEntry, new: SettingsEntry) -> None:
+    """Whichever counts and whichever prefixes it met of those that were there between two grace periods."""
+    store = FakeMapStore()
+    write(store, old)
+    seen = [bytes(store.read(ArrayMap.SETTINGS))]
+    for change in [*writes(store, new), None]:
+        if change is not None:
+            apply_changes(store, [change])
+            seen.append(bytes(store.read(ArrayMap.SETTINGS)))
+            continue
+        for counts, prefixes in itertools.product(seen, seen):
+            found = schema.unpack_settings(counts[:PREFIXES_AT] + prefixes[PREFIXES_AT:]).service_cidrs
+            assert found in (old.service_cidrs[: len(found)], new.service_cidrs[: len(found)])
+        del seen[:-1]
 
 
 def test_the_listeners_flag_is_its_owners() -> None:

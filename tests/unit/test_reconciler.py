@@ -159,3 +159,30 @@ def test_settings_are_written_once() -> None:
         assert world.reconciler.apply_settings(wanted)
         assert map_schema.unpack_settings(world.store.read(ArrayMap.SETTINGS)) == wanted
         assert world.reconciler.apply_settings(wanted) == 0
+
+
+class WatchedMapStore(FakeMapStore):
+    """Keeps what the settings were at each grace period."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        super().__init__()
+        self.at_grace_periods: list[bytes] = []
+
+    def wait_for_readers(self) -> None:
+        """Look."""
+        self.at_grace_periods.append(bytes(self.array(ArrayMap.SETTINGS)))
+
+
+def test_prefixes_take_effect_a_grace_period_after_they_were_written() -> None:
+    """The first ones, and others in their place: at the grace period they are there, and nobody counts them yet."""
+    store = WatchedMapStore()
+    world = World(store)
+    for cidrs in ("10.96.0.0/16",), ("10.97.0.0/16", "fd00::/112"):
+        wanted = SettingsEntry(service_cidrs=tuple(map(parse_prefix, cidrs)))
+        world.reconciler.apply_settings(wanted)
+        before, after = store.at_grace_periods[-1], bytes(store.array(ArrayMap.SETTINGS))
+        prefixes = slice(map_schema.SETTINGS_PREFIXES_OFFSET, map_schema.SETTINGS_SIZE)
+        assert before[prefixes] == after[prefixes]
+        assert map_schema.unpack_settings(before).service_cidrs == ()
+        assert map_schema.unpack_settings(after) == wanted
