@@ -30,7 +30,7 @@ enum {
  */
 GLOBAL __u64 device_find_ipv4(__u64 device)
 {
-	struct in_device *in_device = BPF_CORE_READ((const struct net_device *)device, ip_ptr);
+	struct in_device *in_device = BPF_CORE_READ((struct net_device *)device, ip_ptr);
 	struct in_ifaddr *entry = in_device ? BPF_CORE_READ(in_device, ifa_list) : NULL;
 
 	for (int i = 0; i < ADDRESSES_WALKED && entry; i++) {
@@ -51,7 +51,7 @@ static __always_inline bool ipv6_is_global(const struct address *address)
 
 GLOBAL __u64 device_find_ipv6(__u64 device)
 {
-	struct inet6_dev *inet6_dev = BPF_CORE_READ((const struct net_device *)device, ip6_ptr);
+	struct inet6_dev *inet6_dev = BPF_CORE_READ((struct net_device *)device, ip6_ptr);
 	struct inet6_ifaddr *none = NULL;
 	struct list_head *head, *entry;
 	struct address ALIGNED found;
