@@ -9,7 +9,7 @@ import sys
 from kubeproxy_ebpf.decode import addresses, fields
 from kubeproxy_ebpf.decode.errors import FieldError, show
 from kubeproxy_ebpf.decode.fields import HIGHEST_PORT, LONGEST_LABEL, Raw
-from kubeproxy_ebpf.decode.identity import Identity, reading
+from kubeproxy_ebpf.decode.identity import Identity, read_object
 from kubeproxy_ebpf.model.address import Family
 from kubeproxy_ebpf.model.objects import Endpoint, EndpointPort, EndpointSlice, Ignored, ObjectName
 
@@ -32,29 +32,32 @@ def decode_endpoint_slice(raw: object) -> EndpointSlice | Ignored:
     Raises:
         ObjectError: the object is malformed as a whole.
     """
-    with reading("EndpointSlice", "discovery.k8s.io/v1", raw, namespaced=True) as (body, identity):
-        with fields.inside("metadata.labels"):
-            service = fields.text(identity.labels, LABEL_SERVICE_NAME, longest=LONGEST_LABEL)
-        address_type = fields.text(body, "addressType")
-        if not address_type:
-            raise FieldError("addressType", "is missing", "write IPv4 or IPv6")
-        family = _FAMILIES.get(address_type)
-        reason = ""
-        if LABEL_HEADLESS in identity.labels:
-            reason = f"belongs to a headless Service (label {LABEL_HEADLESS})"
-        elif not service:
-            reason = f"belongs to no Service (label {LABEL_SERVICE_NAME})"
-        elif family is None:
-            reason = f"has addresses of type {show(address_type)}"
-        if reason or family is None:
-            return Ignored(kind="EndpointSlice", name=identity.name, reason=reason, uid=identity.uid)
-        return _endpoint_slice(identity, body, ObjectName(identity.name.namespace, sys.intern(service)), family)
+    return read_object("EndpointSlice", "discovery.k8s.io/v1", raw, _read, namespaced=True)
+
+
+def _read(body: Raw, identity: Identity) -> EndpointSlice | Ignored:
+    with fields.Inside("metadata.labels"):
+        service = fields.text(identity.labels, LABEL_SERVICE_NAME, longest=LONGEST_LABEL)
+    address_type = fields.text(body, "addressType")
+    if not address_type:
+        raise FieldError("addressType", "is missing", "write IPv4 or IPv6")
+    family = _FAMILIES.get(address_type)
+    reason = ""
+    if LABEL_HEADLESS in identity.labels:
+        reason = f"belongs to a headless Service (label {LABEL_HEADLESS})"
+    elif not service:
+        reason = f"belongs to no Service (label {LABEL_SERVICE_NAME})"
+    elif family is None:
+        reason = f"has addresses of type {show(address_type)}"
+    if reason or family is None:
+        return Ignored(kind="EndpointSlice", name=identity.name, reason=reason, uid=identity.uid)
+    return _endpoint_slice(identity, body, ObjectName(identity.name.namespace, sys.intern(service)), family)
 
 
 def _endpoint_slice(identity: Identity, body: Raw, service: ObjectName, family: Family) -> EndpointSlice:
     ports = identity.usable("ports", body, MOST_PORTS, _port)
     endpoints = identity.usable("endpoints", body, MOST_ENDPOINTS, functools.partial(_endpoint, family=family))
-    with fields.inside("metadata.annotations"):
+    with fields.Inside("metadata.annotations"):
         changed_at = fields.text(identity.annotations, ANNOTATION_CHANGED_AT)
     return EndpointSlice(
         name=identity.name,
@@ -85,12 +88,13 @@ def _endpoint(value: object, family: Family) -> Endpoint:
 
 def _usual_endpoint(value: object, family: Family) -> Endpoint | None:
     """Read an endpoint written as Kubernetes' own controller writes it, at a third of the price; None: any other."""
-    if not isinstance(value, dict) or family is not Family.IPV4:
+    if not isinstance(value, dict) or family is not Family.IPV4 or "hints" in value:
         return None
     texts, conditions, node_name = value.get("addresses"), value.get("conditions"), value.get("nodeName")
-    if not isinstance(texts, list) or len(texts) != 1 or not isinstance(conditions, dict) or "hints" in value:
+    if not (isinstance(texts, list) and len(texts) == 1 and isinstance(conditions, dict)):
         return None
-    ready, serving, terminating = conditions.get("ready"), conditions.get("serving"), conditions.get("terminating")
+    condition = conditions.get
+    ready, serving, terminating = condition("ready", True), condition("serving", True), condition("terminating", False)  # noqa: FBT003 - dict.get
     if not (isinstance(ready, bool) and isinstance(serving, bool) and isinstance(terminating, bool)):
         return None
     address = addresses.usual_ipv4(texts[0])
@@ -123,7 +127,7 @@ def careful_endpoint(value: object, family: Family) -> Endpoint:
     node_name = fields.subdomain(raw, "nodeName") if raw.get("nodeName") else ""
     if raw.get("hints") is None:
         return Endpoint(address, ready, serving, terminating, node_name)
-    with fields.inside("hints"):
+    with fields.Inside("hints"):
         hints = fields.mapping(raw, "hints")
         return Endpoint(
             address, ready, serving, terminating, node_name, _hints(hints, "forNodes"), _hints(hints, "forZones")
@@ -133,7 +137,7 @@ def careful_endpoint(value: object, family: Family) -> Endpoint:
 def _hints(hints: Raw, key: str) -> tuple[str, ...]:
     names = []
     for index, value in enumerate(fields.sequence(hints, key, MOST_HINTS)):
-        with fields.inside(f"{key}[{index}]"):
+        with fields.Inside(f"{key}[{index}]"):
             name = fields.text(fields.as_mapping(value), "name")
         if name:
             names.append(sys.intern(name))

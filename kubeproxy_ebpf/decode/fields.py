@@ -9,8 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from kubeproxy_ebpf.decode.errors import FieldError, show
@@ -31,13 +30,23 @@ _SUBDOMAIN = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", re.ASCII)
 _PROTOCOLS = {protocol.name: protocol for protocol in Protocol}
 
 
-@contextmanager
-def inside(field: str) -> Iterator[None]:
-    """Give the errors raised inside the path of the field they were raised below."""
-    try:
-        yield
-    except FieldError as error:
-        raise error.below(field) from None
+class Inside:
+    """Gives the errors raised inside the path of the field they were raised below."""
+
+    __slots__ = ("_field",)
+
+    def __init__(self, field: str) -> None:
+        """Know the field."""
+        self._field = field
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, FieldError):
+            raise error.below(self._field) from None
 
 
 def as_mapping(value: object) -> Raw:

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,11 +14,12 @@ from kubeproxy_ebpf.model.objects import ObjectName
 from kubeproxy_ebpf.model.problems import Problems
 
 _Entry = TypeVar("_Entry")
+_Model = TypeVar("_Model")
 
 _UNKNOWN = ObjectName("", "(without a name)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Identity:
     """Who a raw object is, and where the problems found in it are collected."""
 
@@ -40,8 +40,10 @@ class Identity:
 
         An entry that cannot be used is a problem and does not lose the others; one read as None does not count.
         """
-        entries: list[_Entry] = []
         parent, _, key = path.rpartition(".")
+        if raw.get(key) is None:
+            return []
+        entries: list[_Entry] = []
         try:
             values = fields.sequence(raw, key, most)
         except FieldError as error:
@@ -57,9 +59,10 @@ class Identity:
         return entries
 
 
-@contextmanager
-def reading(kind: str, api_version: str, raw: object, *, namespaced: bool) -> Iterator[tuple[Raw, Identity]]:
-    """Read who the object is, and turn every error about a field of it into one that names the object.
+def read_object(
+    kind: str, api_version: str, raw: object, read: Callable[[Raw, Identity], _Model], *, namespaced: bool
+) -> _Model:
+    """Read who the object is, then the rest of it; every error about a field becomes one that names the object.
 
     Raises:
         ObjectError: the object is not of this kind, or a field of it cannot be used.
@@ -68,12 +71,12 @@ def reading(kind: str, api_version: str, raw: object, *, namespaced: bool) -> It
     try:
         body = fields.as_mapping(raw)
         metadata = fields.mapping(body, "metadata")
-        with fields.inside("metadata"):
+        with fields.Inside("metadata"):
             namespace = fields.label(metadata, "namespace", "default") if namespaced else ""
             name = ObjectName(namespace, fields.subdomain(metadata, "name"))
         _check(body, "apiVersion", api_version)
         _check(body, "kind", kind)
-        with fields.inside("metadata"):
+        with fields.Inside("metadata"):
             identity = Identity(
                 kind=kind,
                 name=name,
@@ -81,9 +84,9 @@ def reading(kind: str, api_version: str, raw: object, *, namespaced: bool) -> It
                 metadata=metadata,
                 labels=fields.mapping(metadata, "labels"),
                 annotations=fields.mapping(metadata, "annotations"),
-                problems=Problems(f"{kind} {name}"),
+                problems=Problems(kind, name),
             )
-        yield body, identity
+        return read(body, identity)
     except FieldError as error:
         raise ObjectError(kind, name, error.field or "it", error.reason, error.remedy) from None
 

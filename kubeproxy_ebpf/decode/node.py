@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kubeproxy_ebpf.decode import addresses, fields
 from kubeproxy_ebpf.decode.fields import Raw
-from kubeproxy_ebpf.decode.identity import reading
+from kubeproxy_ebpf.decode.identity import Identity, read_object
 from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.model.objects import Node
 
@@ -24,22 +24,25 @@ def decode_node(raw: object) -> Node:
     Raises:
         ObjectError: the object is malformed as a whole.
     """
-    with reading("Node", "v1", raw, namespaced=False) as (body, identity):
-        spec = fields.mapping(body, "spec")
-        status = fields.mapping(body, "status")
-        with fields.inside("metadata.labels"):
-            zone = fields.text(identity.labels, LABEL_ZONE)
-        found = identity.usable("status.addresses", status, MOST_ADDRESSES, _address)
-        cidrs = spec if spec.get("podCIDRs") else {"podCIDRs": [spec["podCIDR"]] if spec.get("podCIDR") else []}
-        pod_cidrs = identity.usable("spec.podCIDRs", cidrs, MOST_ADDRESSES, addresses.parse_cidr)
-        return Node(
-            name=identity.name.name,
-            addresses=tuple(address for wanted in _ADDRESS_TYPES for kind, address in found if kind == wanted),
-            zone=zone,
-            pod_cidrs=tuple(pod_cidrs),
-            being_deleted=identity.metadata.get("deletionTimestamp") is not None or _has_taint(spec),
-            problems=identity.problems.sentences(),
-        )
+    return read_object("Node", "v1", raw, _read, namespaced=False)
+
+
+def _read(body: Raw, identity: Identity) -> Node:
+    spec = fields.mapping(body, "spec")
+    status = fields.mapping(body, "status")
+    with fields.Inside("metadata.labels"):
+        zone = fields.text(identity.labels, LABEL_ZONE)
+    found = identity.usable("status.addresses", status, MOST_ADDRESSES, _address)
+    cidrs = spec if spec.get("podCIDRs") else {"podCIDRs": [spec["podCIDR"]] if spec.get("podCIDR") else []}
+    pod_cidrs = identity.usable("spec.podCIDRs", cidrs, MOST_ADDRESSES, addresses.parse_cidr)
+    return Node(
+        name=identity.name.name,
+        addresses=tuple(address for wanted in _ADDRESS_TYPES for kind, address in found if kind == wanted),
+        zone=zone,
+        pod_cidrs=tuple(pod_cidrs),
+        being_deleted=identity.metadata.get("deletionTimestamp") is not None or _has_taint(spec),
+        problems=identity.problems.sentences(),
+    )
 
 
 def _address(value: object) -> tuple[str, Address] | None:
@@ -47,11 +50,11 @@ def _address(value: object) -> tuple[str, Address] | None:
     kind = fields.text(raw, "type")
     if kind not in _ADDRESS_TYPES:
         return None
-    with fields.inside("address"):
+    with fields.Inside("address"):
         return kind, addresses.parse(raw.get("address"))
 
 
 def _has_taint(spec: Raw) -> bool:
-    with fields.inside("spec"):
+    with fields.Inside("spec"):
         taints = fields.sequence(spec, "taints", MOST_TAINTS)
     return any(isinstance(taint, dict) and taint.get("key") == TAINT_BEING_DELETED for taint in taints)

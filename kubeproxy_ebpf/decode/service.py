@@ -8,7 +8,7 @@ import sys
 from kubeproxy_ebpf.decode import addresses, fields
 from kubeproxy_ebpf.decode.errors import FieldError, show
 from kubeproxy_ebpf.decode.fields import HIGHEST_PORT, LONGEST_LABEL, Raw
-from kubeproxy_ebpf.decode.identity import Identity, reading
+from kubeproxy_ebpf.decode.identity import Identity, read_object
 from kubeproxy_ebpf.model.address import Address, Family, Prefix, family_of
 from kubeproxy_ebpf.model.objects import Ignored, Service, ServicePort, TrafficPolicy
 
@@ -29,17 +29,20 @@ def decode_service(raw: object) -> Service | Ignored:
     Raises:
         ObjectError: the object is malformed as a whole.
     """
-    with reading("Service", "v1", raw, namespaced=True) as (body, identity):
-        if len(identity.name.name) > LONGEST_LABEL:
-            raise FieldError("metadata.name", "is too long", f"write at most {LONGEST_LABEL} characters")
-        spec = fields.mapping(body, "spec")
-        with fields.inside("spec"):
-            reason = _reason_to_ignore(identity, spec)
-        if reason:
-            return Ignored(kind="Service", name=identity.name, reason=reason, uid=identity.uid)
-        with fields.inside("status"):
-            load_balancer = fields.mapping(fields.mapping(body, "status"), "loadBalancer")
-        return _service(identity, spec, load_balancer)
+    return read_object("Service", "v1", raw, _read, namespaced=True)
+
+
+def _read(body: Raw, identity: Identity) -> Service | Ignored:
+    if len(identity.name.name) > LONGEST_LABEL:
+        raise FieldError("metadata.name", "is too long", f"write at most {LONGEST_LABEL} characters")
+    spec = fields.mapping(body, "spec")
+    with fields.Inside("spec"):
+        reason = _reason_to_ignore(identity, spec)
+    if reason:
+        return Ignored(kind="Service", name=identity.name, reason=reason, uid=identity.uid)
+    with fields.Inside("status"):
+        load_balancer = fields.mapping(fields.mapping(body, "status"), "loadBalancer")
+    return _service(identity, spec, load_balancer)
 
 
 def _reason_to_ignore(identity: Identity, spec: Raw) -> str:
@@ -58,7 +61,7 @@ def _service(identity: Identity, spec: Raw, load_balancer: Raw) -> Service:
     vips = identity.usable("status.loadBalancer.ingress", load_balancer, MOST_ADDRESSES, _load_balancer_ip)
     cluster_ips = _cluster_ips(identity, spec)
     ports = _ports(identity, spec)
-    with fields.inside("spec"):
+    with fields.Inside("spec"):
         kind = fields.text(spec, "type", "ClusterIP")
         internal_policy = _policy(identity, spec, "internalTrafficPolicy")
         external_policy = _policy(identity, spec, "externalTrafficPolicy")
@@ -69,7 +72,7 @@ def _service(identity: Identity, spec: Raw, load_balancer: Raw) -> Service:
             health_check_node_port = fields.integer(spec, "healthCheckNodePort", 0, HIGHEST_PORT, 0)
         affinity_seconds = _affinity_seconds(identity, spec)
         source_ranges = _source_ranges(spec)
-    with fields.inside("metadata"):
+    with fields.Inside("metadata"):
         created = sys.intern(fields.text(identity.metadata, "creationTimestamp"))
     excluded = _excluded(identity)
     return Service(
@@ -95,7 +98,7 @@ def _load_balancer_ip(value: object) -> Address | None:
     ingress = fields.as_mapping(value)
     if fields.text(ingress, "ipMode", "VIP") != "VIP" or not fields.text(ingress, "ip"):
         return None
-    with fields.inside("ip"):
+    with fields.Inside("ip"):
         return addresses.parse_frontend(ingress["ip"])
 
 
@@ -141,7 +144,7 @@ def _source_ranges(spec: Raw) -> tuple[Prefix, ...]:
     """Return the ranges; one that cannot be read refuses the Service, as leaving it out might open what it guards."""
     ranges: dict[Prefix, None] = {}
     for index, value in enumerate(fields.sequence(spec, "loadBalancerSourceRanges", MOST_SOURCE_RANGES)):
-        with fields.inside(f"loadBalancerSourceRanges[{index}]"):
+        with fields.Inside(f"loadBalancerSourceRanges[{index}]"):
             ranges[addresses.parse_cidr(value)] = None
     return tuple(ranges)
 
@@ -165,7 +168,7 @@ def _affinity_seconds(identity: Identity, spec: Raw) -> int:
             error = FieldError("sessionAffinity", f"is {show(affinity)} and counts as None", "write None or ClientIP")
             identity.problem("spec", error)
         return 0
-    with fields.inside("sessionAffinityConfig"):
+    with fields.Inside("sessionAffinityConfig"):
         client_ip = fields.mapping(fields.mapping(spec, "sessionAffinityConfig"), "clientIP")
     try:
         return fields.integer(client_ip, "timeoutSeconds", 1, LONGEST_AFFINITY_SECONDS, DEFAULT_AFFINITY_SECONDS)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from kubeproxy_ebpf.decode import addresses, fields
-from kubeproxy_ebpf.decode.identity import reading
+from kubeproxy_ebpf.decode.fields import Raw
+from kubeproxy_ebpf.decode.identity import Identity, read_object
 from kubeproxy_ebpf.model.objects import ServiceCIDR
 
 MOST_CIDRS = 2
@@ -17,12 +18,10 @@ def decode_service_cidr(raw: object) -> ServiceCIDR:
     Raises:
         ObjectError: the object is malformed as a whole.
     """
-    with reading("ServiceCIDR", "networking.k8s.io/v1", raw, namespaced=False) as (body, identity):
-        spec = fields.mapping(body, "spec")
-        cidrs = identity.usable("spec.cidrs", spec, MOST_CIDRS, addresses.parse_cidr)
-        return ServiceCIDR(
-            name=identity.name,
-            cidrs=tuple(cidrs),
-            uid=identity.uid,
-            problems=identity.problems.sentences(),
-        )
+    return read_object("ServiceCIDR", "networking.k8s.io/v1", raw, _read, namespaced=False)
+
+
+def _read(body: Raw, identity: Identity) -> ServiceCIDR:
+    spec = fields.mapping(body, "spec")
+    cidrs = identity.usable("spec.cidrs", spec, MOST_CIDRS, addresses.parse_cidr)
+    return ServiceCIDR(name=identity.name, cidrs=tuple(cidrs), uid=identity.uid, problems=identity.problems.sentences())

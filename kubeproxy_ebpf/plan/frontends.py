@@ -63,7 +63,7 @@ def claims_of(service: Service, node: ThisNode, settings: Settings) -> Claims:
     targets = _targets(service, node, settings)
     node_addresses = _node_addresses(service, node, settings)
     wanted = len(service.ports) * (len(targets) + len(node_addresses))
-    problems = Problems(f"Service {service.name}")
+    problems = Problems("Service", service.name)
     if wanted > MOST_FRONTENDS:
         problems.add(
             f"its ports and addresses make up to {wanted} frontends, of at most {MOST_FRONTENDS}, so that none is "

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 
 from kubeproxy_ebpf.model.address import Family, family_of
 from kubeproxy_ebpf.model.objects import Endpoint, EndpointSlice, Protocol, Service, ServicePort, TrafficPolicy
@@ -34,16 +33,16 @@ def plan_service(
 ) -> ServicePlan:
     """Plan a Service. ``slices`` are its own, in a fixed order; ``ownership`` knows its claims."""
     slices = tuple(slices)
-    problems = Problems(f"Service {service.name}")
+    problems = Problems("Service", service.name)
     owned, losses = _owned(service, claims, ownership)
     for sentence in describe_losses(losses):
         problems.add(sentence)
     by_family = {family: _endpoints_by_port(slices, family) for family in families_of(service)}
-    wanted = sum(
-        len(endpoints)
-        for index, family in owned
-        for _, endpoints in by_family[family].get((service.ports[index].name, service.ports[index].protocol), ())
-    )
+    wanted = 0
+    for index, family in owned:
+        port = service.ports[index]
+        for _, endpoints in by_family[family].get((port.name, port.protocol), ()):
+            wanted += len(endpoints)
     if wanted > MOST_ENDPOINTS:
         problems.add(
             f"its ports have {wanted} endpoints altogether, of at most {MOST_ENDPOINTS}, so that it is not served; "
@@ -53,25 +52,30 @@ def plan_service(
     return ServicePlan(
         service=service.name,
         ports=tuple(
-            _plan_port(
-                service,
-                service.ports[index],
-                family,
-                frontends=tuple(frontends),
-                endpoints=by_family[family],
-                node=node,
-                settings=settings,
-            )
-            for (index, family), frontends in owned.items()
+            [
+                _plan_port(
+                    service,
+                    service.ports[index],
+                    family,
+                    frontends=tuple(frontends),
+                    endpoints=by_family[family],
+                    node=node,
+                    settings=settings,
+                )
+                for (index, family), frontends in owned.items()
+            ]
         ),
-        excluded_addresses=tuple(ip for ip in service.cluster_ips if is_excluded(service, ip, node, settings)),
+        excluded_addresses=tuple([ip for ip in service.cluster_ips if is_excluded(service, ip, node, settings)]),
         problems=(*service.problems, *_problems_of(slices), *claims.problems, *problems.sentences()),
     )
 
 
 def _problems_of(slices: Sequence[EndpointSlice]) -> tuple[str, ...]:
     """Return the problems of the first few slices that have any."""
-    return tuple(islice((problem for one in slices for problem in one.problems), MOST_PROBLEMS + 1))
+    found: list[str] = []
+    for one in slices:
+        found += one.problems
+    return tuple(found[: MOST_PROBLEMS + 1])
 
 
 def _owned(
