@@ -44,15 +44,16 @@ class KnownObjects:
         Raises:
             BrokenStreamError: it is none of this kind, or has no name or uid.
         """
-        uid, name = self._identity(raw)
-        if self._listed is not None:
-            self._listed.add(uid)
         try:
             newest = self._kind.decode(raw)
         except ObjectError as error:
+            uid, name = self._identity(raw)
+            self._note(uid)
             self._names.setdefault(uid, name)
             self._refuse(uid, name, str(error))
             return None
+        uid = newest.uid or self._identity(raw)[0]
+        self._note(uid)
         self._names[uid] = newest.name
         if self._refused and self._refused.pop(uid, None) is not None:
             _log.info("object_mended", object=f"{self._kind.kind} {newest.name}")
@@ -65,6 +66,10 @@ class KnownObjects:
             self._listed.discard(uid)
         self._names.setdefault(uid, name)
         return self._forget(uid)
+
+    def _note(self, uid: str) -> None:
+        if self._listed is not None:
+            self._listed.add(uid)
 
     def _forget(self, uid: str) -> Update:
         self._refused.pop(uid, None)
