@@ -28,7 +28,7 @@ class AddressKinds:
     def kinds(self, address: Address) -> int:
         """Return the kind bits of an address."""
         count = self._counts.get(address, 0)
-        return sum(kind for kind, any_ in _ANY.items() if count & any_) if count else 0
+        return sum([kind for kind, any_ in _ANY.items() if count & any_]) if count else 0
 
     def acquire(self, kind: Kind) -> None:
         """Somebody wants a kind."""

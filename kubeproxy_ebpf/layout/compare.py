@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kubeproxy_ebpf import map_schema as schema
 from kubeproxy_ebpf.layout.addresses import Kind
-from kubeproxy_ebpf.layout.states import PlacedSet, PortState
+from kubeproxy_ebpf.layout.states import Owner, PlacedSet, PortState
 from kubeproxy_ebpf.plan.service_plan import (
     FrontendKind,
     PlannedEndpoint,
@@ -88,6 +88,27 @@ def compare(old: PortState | None, plan: ServicePortPlan) -> PortDiff:
         cluster=_members_to_write(old.cluster, cluster, old, known) if old else cluster,
         local=_members_to_write(old.local, local, old, known) if old else local,
     )
+
+
+def is_there(diff: PortDiff, old: PortState, owners: Mapping[bytes, Owner]) -> bool:
+    """Whether the maps say all that a plan wants, and nothing else. Of one with source ranges nobody knows."""
+    if (
+        diff.surplus
+        or diff.cluster is not None
+        or diff.local is not None
+        or len(diff.known) != len(diff.flags)
+        or diff.plan.source_ranges
+        or old.source_ranges
+        or (old.affinity_seconds, old.flags) != (diff.plan.affinity_seconds, service_flags(diff.plan))
+        or diff.frontends.keys() != set(old.frontends)
+    ):
+        return False
+    service, flags = old.service, diff.flags
+    for key, kind in diff.frontends.items():
+        owner = owners.get(key)
+        if owner is None or owner.service != service or owner.kind != kind:
+            return False
+    return all(flags.get(endpoint) == known.flags for endpoint, known in diff.known.items())
 
 
 def service_flags(plan: ServicePortPlan) -> int:

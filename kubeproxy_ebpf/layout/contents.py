@@ -93,7 +93,7 @@ class Contents:
     def new_keys(self, name: HashMap, keys: Iterable[bytes]) -> int:
         """Return how many of these keys are not in a map yet."""
         known = self.source_ranges if name is HashMap.SOURCE_RANGES else self.present[name]
-        return sum(key not in known for key in keys)
+        return len([key for key in keys if key not in known])
 
     def fill(self) -> dict[str, tuple[int, int]]:
         """Return how many entries of each map are in use, those in a grace period among them, and how many fit."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kubeproxy_ebpf import map_schema as schema
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap, Phase
-from kubeproxy_ebpf.layout.compare import PortDiff, service_flags
+from kubeproxy_ebpf.layout.compare import PortDiff, is_there, service_flags
 from kubeproxy_ebpf.layout.contents import ONE, WANTED, Contents
 from kubeproxy_ebpf.layout.draft import Draft
 from kubeproxy_ebpf.layout.states import NO_SET, Owner, PlacedSet, PortState
@@ -25,10 +25,12 @@ class _Backends(NamedTuple):
 
 
 def write_port(contents: Contents, draft: Draft, diff: PortDiff, ranges: Iterator[Set]) -> PortState:
-    """Write what a plan wants of a service port, and return it.
+    """Write what a plan wants of a service port, and return it: the same object if the maps say it already.
 
     ``ranges`` are as long as the diff asked for, and taken already.
     """
+    if diff.old is not None and is_there(diff, diff.old, contents.owners):
+        return diff.old
     old = diff.old or PortState(diff.plan.key, contents.services.take(1)[0])
     backends = _write_backends(contents, draft, diff, old)
     cluster = _write_set(draft, old.cluster, diff.cluster, backends, ranges)
@@ -81,7 +83,7 @@ def remove_port(contents: Contents, draft: Draft, old: PortState) -> None:
 
 
 def _write_backends(contents: Contents, draft: Draft, diff: PortDiff, old: PortState) -> _Backends:
-    kept = _keep_backends(contents, draft, diff, old)
+    kept = _keep_backends(contents, draft, diff, old) if diff.known else _Backends((), b"", {})
     new = [endpoint for endpoint in diff.flags if endpoint not in diff.known] if diff.known else list(diff.flags)
     if not new:
         return kept

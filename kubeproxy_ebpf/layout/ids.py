@@ -40,7 +40,8 @@ class IdPool:
         fresh = min(count, self._capacity - self._next)
         ids = list(range(self._next, self._next + fresh))
         self._next += fresh
-        ids.extend(self._returned.popleft() for _ in range(count - fresh))
+        if fresh < count:
+            ids.extend(self._returned.popleft() for _ in range(count - fresh))
         return ids
 
     def give_back(self, ids: Iterable[int]) -> None:

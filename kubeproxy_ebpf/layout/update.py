@@ -12,6 +12,7 @@ from kubeproxy_ebpf.layout.contents import Contents
 from kubeproxy_ebpf.layout.draft import Draft
 from kubeproxy_ebpf.layout.entries import let_go, remove_port, write_port
 from kubeproxy_ebpf.layout.errors import CapacityError, UnnamableServiceError
+from kubeproxy_ebpf.layout.ids import IdPool
 from kubeproxy_ebpf.layout.keys import write_again, write_kinds
 from kubeproxy_ebpf.map_schema import NameTooLongError, Set
 from kubeproxy_ebpf.model.objects import ObjectName
@@ -52,7 +53,7 @@ class ServiceUpdate:
         draft.service = service
         ports = [(diff, write_port(contents, draft, diff, ranges)) for diff in self._diffs]
         for diff, port in ports:
-            if diff.old is not None:
+            if diff.old is not None and diff.old is not port:
                 let_go(contents, draft, diff.old, port)
         for old in self._gone:
             remove_port(contents, draft, old)
@@ -63,31 +64,37 @@ class ServiceUpdate:
 
     def _require_room(self) -> None:
         contents, diffs = self._contents, self._diffs
-        ports = sum(diff.old is None for diff in diffs)
-        backends = sum(diff.new_backends for diff in diffs)
-        frontends = {key for diff in diffs for key in diff.frontends if key not in contents.owners}
-        if ports > contents.services.available:
-            raise self._too_small(ArrayMap.SERVICES, ports - contents.services.available)
-        if backends > contents.backends.available:
-            raise self._too_small(ArrayMap.BACKENDS, backends - contents.backends.available)
-        if len(frontends) > contents.origins.available:
-            raise self._too_small(ArrayMap.ORIGINS, len(frontends) - contents.origins.available)
+        ports = backends = source_ranges = 0
+        frontends: set[bytes] = set()
+        for diff in diffs:
+            ports += diff.old is None
+            backends += diff.new_backends
+            source_ranges += self._new_source_ranges(diff)
+            frontends.update([key for key in diff.frontends if key not in contents.owners])
+        self._require_ids(ArrayMap.SERVICES, contents.services, ports)
+        self._require_ids(ArrayMap.BACKENDS, contents.backends, backends)
+        self._require_ids(ArrayMap.ORIGINS, contents.origins, len(frontends))
         self._require_keys(HashMap.SERVICE_NAMES, ports)
         self._require_keys(HashMap.FRONTENDS, contents.new_keys(HashMap.FRONTENDS, frontends))
-        self._require_keys(
-            HashMap.ADDRESSES, contents.new_keys(HashMap.ADDRESSES, {address for address, _ in self._kinds})
-        )
-        self._require_keys(HashMap.SOURCE_RANGES, sum(map(self._new_source_ranges, diffs)))
+        addresses = {address for address, _ in self._kinds}
+        self._require_keys(HashMap.ADDRESSES, contents.new_keys(HashMap.ADDRESSES, addresses))
+        self._require_keys(HashMap.SOURCE_RANGES, source_ranges)
+
+    def _require_ids(self, name: ArrayMap, pool: IdPool, count: int) -> None:
+        if count and count > pool.available:
+            raise self._too_small(name, count - pool.available)
 
     def _require_keys(self, name: HashMap, count: int) -> None:
+        if not count:
+            return
         lacking = self._contents.used(name) + count - self._contents.capacities[name]
-        if count and lacking > 0:
+        if lacking > 0:
             raise self._too_small(name, lacking)
 
     def _new_source_ranges(self, diff: PortDiff) -> int:
-        prefixes = set(diff.plan.source_ranges or ())
-        if not prefixes:
+        if not diff.plan.source_ranges:
             return 0
+        prefixes = set(diff.plan.source_ranges)
         if diff.old is None:
             return len(prefixes)
         keys = [schema.pack_source_range(diff.old.service, prefix) for prefix in prefixes]

@@ -62,11 +62,9 @@ def choose(
     if not candidates:
         return NO_ENDPOINTS
     everyone = [
-        (
-            PlannedEndpoint(key[0], key[1], endpoint.node_name == node_name, endpoint.node_name),
-            endpoint,
-        )
-        for key, endpoint in sorted(candidates.items(), key=_by_address)
+        (PlannedEndpoint(address, port, endpoint.node_name == node_name, endpoint.node_name), endpoint)
+        for address, port in sorted(candidates)
+        for endpoint in (candidates[address, port],)
     ]
     ready = [candidate for candidate in everyone if candidate[1].ready]
     fallback = [] if len(ready) == len(everyone) else [one for one in everyone if one[1].serving and one[1].terminating]
@@ -89,10 +87,6 @@ def choose(
         cluster_rule=cluster_rule,
         local_rule=local_rule,
     )
-
-
-def _by_address(item: tuple[tuple[Address, int], Endpoint]) -> tuple[Address, int]:
-    return item[0]
 
 
 def _fallback_rule(fallback: Sequence[object]) -> SetRule:
