@@ -105,7 +105,7 @@ def few(count: int) -> list[int]:
 def write_service_targets(path: Path, numbers: Iterable[int], endpoints: int) -> Path:
     """Write a targets file for the loads: Services, and who may answer."""
     lines = (
-        f"{cluster_ip(number)} {SERVICE_PORT} {' '.join(endpoint(number, index) for index in range(endpoints))}\n"
+        f"{cluster_ip(number)} {SERVICE_PORT} {endpoint(number, 0)} {endpoint(number, endpoints - 1)}\n"
         for number in numbers
     )
     return _write(path, lines)
@@ -114,7 +114,7 @@ def write_service_targets(path: Path, numbers: Iterable[int], endpoints: int) ->
 def write_endpoint_targets(path: Path, numbers: Iterable[int], endpoints: int) -> Path:
     """Write a targets file for the loads: one endpoint of each Service."""
     addresses = (endpoint(number, number % endpoints) for number in numbers)
-    return _write(path, (f"{address} {world.PORT} {address}\n" for address in addresses))
+    return _write(path, (f"{address} {world.PORT} {address} {address}\n" for address in addresses))
 
 
 def write_stranger_targets(path: Path, count: int) -> Path:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The endpoints: one process that answers for every address of its namespace on one port. Whoever sends a
- * byte is told which address it reached (four bytes, network order); who just leaves is seen off.
+ * byte is told which address it reached (four bytes, network order), for each byte again; who just leaves is seen off.
  * usage: answer PORT THREADS; prints "ready" when it listens.
  */
 #include "side.h"
@@ -16,12 +16,10 @@ static void serve(int fd)
 	socklen_t size = sizeof(local);
 	char byte;
 
-	if (read(fd, &byte, 1) == 1) {
-		getsockname(fd, (struct sockaddr *)&local, &size);
-		if (write(fd, &local.sin_addr, sizeof(local.sin_addr)) == sizeof(local.sin_addr))
-			while (read(fd, &byte, 1) > 0) /* until the client has closed: the client keeps TIME_WAIT */
-				;
-	}
+	getsockname(fd, (struct sockaddr *)&local, &size);
+	while (read(fd, &byte, 1) == 1) /* until the client has closed: the client keeps TIME_WAIT */
+		if (write(fd, &local.sin_addr, sizeof(local.sin_addr)) != sizeof(local.sin_addr))
+			break;
 	close(fd);
 }
 

@@ -3,8 +3,8 @@
  * One side of a comparison: where a load runs (network namespace, cgroup), what it connects to, and
  * from which source addresses. Written on the command line as
  *   name,netns file or -,cgroup.procs file or -,targets file,first source tuple
- * A targets file has one target a line: address, port, the endpoints that may answer. The same place in the files
- * of two sides is the same Service, so that sides of a round ask for the same ones.
+ * A targets file has one target a line: address, port, the first and the last of the endpoints that may answer. The
+ * same place in the files of two sides is the same Service, so that sides of a round ask for the same ones.
  */
 #ifndef SIDE_H
 #define SIDE_H
@@ -27,16 +27,19 @@
 #include <unistd.h>
 
 enum {
-	MAX_ENDPOINTS = 2,
 	BACKLOG = 4096,
 	FIRST_PORT = 1024,
 	PORTS = 64000,
 	SOURCE_NETWORK = 0x0ac80000, /* 10.200.0.0 */
 };
 
+struct endpoints {
+	uint32_t first, last; /* in host order; 0: none */
+};
+
 struct target {
 	struct sockaddr_in address;
-	in_addr_t endpoints[MAX_ENDPOINTS]; /* 0: none */
+	struct endpoints endpoints;
 };
 
 struct side {
@@ -71,24 +74,38 @@ static inline int side_open(const char *path, int flags)
 	return fd;
 }
 
+static inline bool endpoints_have(const struct endpoints *endpoints, in_addr_t address)
+{
+	return ntohl(address) >= endpoints->first && ntohl(address) <= endpoints->last;
+}
+
+/* "address port", and the endpoints' "first last" unless there are none. */
+static inline bool target_parse(struct target *target, const char *line)
+{
+	char address[64], first[64] = "0.0.0.0", last[64] = "0.0.0.0";
+	unsigned int port;
+
+	if (sscanf(line, "%63s %u %63s %63s", address, &port, first, last) < 2)
+		return false;
+	*target = (struct target){.address = {.sin_family = AF_INET, .sin_port = htons(port)}};
+	target->endpoints = (struct endpoints){ntohl(inet_addr(first)), ntohl(inet_addr(last))};
+	return inet_aton(address, &target->address.sin_addr);
+}
+
 /* A targets file is mapped from text once; rounds only read the array. */
 static inline void side_read_targets(struct side *side, const char *path)
 {
-	char address[64], endpoints[MAX_ENDPOINTS][64], line[256];
+	char line[256];
 	size_t room = 0;
-	unsigned int port;
 	FILE *file = fopen(path, "re");
 
 	if (!file)
 		die("%s: %s", path, strerror(errno));
 	while (fgets(line, sizeof(line), file)) {
-		int fields = sscanf(line, "%63s %u %63s %63s", address, &port, endpoints[0], endpoints[1]);
-		struct target target = {.address = {.sin_family = AF_INET, .sin_port = htons(port)}};
+		struct target target;
 
-		if (fields < 2 || !inet_aton(address, &target.address.sin_addr))
+		if (!target_parse(&target, line))
 			die("%s: cannot read %s", path, line);
-		for (int i = 0; i < fields - 2; i++)
-			target.endpoints[i] = inet_addr(endpoints[i]);
 		if (side->count == room) {
 			room = room ? 2 * room : 1024;
 			side->targets = realloc(side->targets, room * sizeof(target));
@@ -196,9 +213,8 @@ static inline int socket_bind_next(uint64_t source)
 /* Whoever was reached must be one of the target's endpoints. */
 static inline void target_check(const struct side *side, const struct target *target, in_addr_t answer)
 {
-	for (int i = 0; i < MAX_ENDPOINTS; i++)
-		if (answer == target->endpoints[i])
-			return;
+	if (endpoints_have(&target->endpoints, answer))
+		return;
 	fprintf(stderr, "%s: %s was answered ", side->name, inet_ntoa(target->address.sin_addr));
 	die("by %s, which is none of its endpoints", inet_ntoa((struct in_addr){answer}));
 }
