@@ -80,10 +80,7 @@ def _proxied(plan: Plan, plane: ControlPlane, size: int) -> Iterator[dict[str, w
     upload.fill(plane, size, ENDPOINTS)
     with ExitStack() as stack:
         nodes = {mode: stack.enter_context(world.pods(mode)) for mode in MODES}
-        proxies = {
-            mode: stack.enter_context(kube_proxy(plane, nodes[mode], mode, number))
-            for number, mode in enumerate(MODES, start=1)
-        }
+        proxies = {mode: stack.enter_context(kube_proxy(plane, nodes[mode], mode)) for mode in MODES}
         for mode in MODES:
             with _answering(plan, nodes[mode]):
                 wait_until_synced(nodes[mode], proxies[mode], size)

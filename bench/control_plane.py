@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -23,8 +24,11 @@ ADDRESS = "10.193.0.1"
 _SYNC_SECONDS = 900
 
 
+_numbers = itertools.count(1)
+
+
 @contextmanager
-def control_plane(folder: Path) -> Iterator[ControlPlane]:
+def control_plane(folder: Path, *, is_audited: bool = False) -> Iterator[ControlPlane]:
     """Run etcd and kube-apiserver in a namespace of their own; build them first if need be."""
     programs = build()
     with world.namespace("control") as name:
@@ -35,22 +39,36 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
             namespace=world.file_of(name),
             address=ADDRESS,
             service_cidrs=world.SERVICES,
-            arguments=("--enable-priority-and-fairness=false",),
+            is_audited=is_audited,
+            # A log of requests that is not rotated, so that a position in it stays one.
+            arguments=("--enable-priority-and-fairness=false", "--audit-log-maxsize=10000"),
         )
         with real_control_plane(settings) as plane:
             yield plane
 
 
-@contextmanager
-def kube_proxy(plane: ControlPlane, pods: world.Pods, mode: str, number: int) -> Iterator[Daemon]:
-    """Run kube-proxy on a node in the given mode (``nftables``, ``iptables``)."""
+def join(plane: ControlPlane, pods: world.Pods) -> str:
+    """Let a node reach the API server; return where its requests come from. Its device is called ``control``."""
+    number = next(_numbers)  # of the device: that of a node that went may still be there
     near, far = f"10.193.{number}.5", f"10.193.{number}.6"
     control = plane.settings.namespace.name
     world.link(world.Plug(control, f"node{number}", near), world.Plug(pods.node, "control", far))
     world.run("ip", "-n", pods.node, "route", "add", ADDRESS, "via", near)
+    return far
+
+
+def kube_proxy_command(plane: ControlPlane, mode: str) -> tuple[str, ...]:
+    """Return the command line of a kube-proxy in the given mode (``nftables``, ``iptables``)."""
     configuration = plane.settings.folder / f"{mode}.json"
     configuration.write_text(json.dumps(_proxy_configuration(plane, mode)))
-    command = (str(plane.settings.programs / "kube-proxy"), f"--config={configuration}")
+    return str(plane.settings.programs / "kube-proxy"), f"--config={configuration}"
+
+
+@contextmanager
+def kube_proxy(plane: ControlPlane, pods: world.Pods, mode: str) -> Iterator[Daemon]:
+    """Run kube-proxy on a node."""
+    join(plane, pods)
+    command = kube_proxy_command(plane, mode)
     daemon = Daemon(world.file_of(pods.node), command, plane.settings.folder / f"kube-proxy-{mode}.log")
     daemon.start()
     try:

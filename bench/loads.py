@@ -21,6 +21,8 @@ class Loads:
     rate: Path
     hook: Path
     effect: Path
+    reach: Path
+    steady: Path
 
 
 def compile_loads(folder: Path) -> Loads:

@@ -32,10 +32,30 @@ class Plan:
     effect_rounds: int
     agent_sizes: tuple[int, ...]
     """How many Services of ten endpoints the agent holds when its memory is looked at."""
+    api_sizes: tuple[int, ...]
+    """How many Services the API server has, in turn. At the last, proxies are started, killed and put under load."""
+    api_cost_sizes: tuple[int, ...]
+    """At which of them it is measured what proxies cost."""
+    api_rounds: int
+    """How often each proxy lives at each size but the last."""
+    lives: tuple[str, ...]
+    """Whose proxy lives at the last size, in turn."""
+    cycles: int
+    """A Service appears, changes and goes so many times in a life of ours."""
+    kube_proxy_cycles: int
+    """The same for kube-proxy, which takes much longer."""
+    churn_rounds: int
+    churn_seconds: float
+    idle_seconds: float
+    patience: float
+    """Seconds in which kube-proxy must come up; where it does not, nothing else of it is measured."""
+    connections_a_second: int = 500
+    streams: int = 200
+    changes_a_second: int = 100
 
 
 def quick(folder: Path, loads: Loads) -> Plan:
-    """About two minutes, without kube-proxy."""
+    """Return what takes a few minutes: kube-proxy only where both follow an API server."""
     return Plan(
         folder=folder,
         loads=loads,
@@ -50,15 +70,25 @@ def quick(folder: Path, loads: Loads) -> Plan:
         bulk_rounds=3,
         effect_rounds=20,
         agent_sizes=(1_000, 10_000),
+        api_sizes=(100, 1_000),
+        api_cost_sizes=(1_000,),
+        api_rounds=1,
+        lives=("ours", "nftables", "iptables"),
+        cycles=10,
+        kube_proxy_cycles=2,
+        churn_rounds=2,
+        churn_seconds=3,
+        idle_seconds=5,
+        patience=120,
     )
 
 
 def full(folder: Path, loads: Loads, kube_proxy_sizes: tuple[int, ...]) -> Plan:
-    """All of it, with more rounds."""
+    """Return all of it, with more rounds."""
     return Plan(
         folder=folder,
         loads=loads,
-        sizes=(1, 1_000, 10_000, 100_000),
+        sizes=(1, 100, 1_000, 10_000, 100_000),
         kube_proxy_sizes=kube_proxy_sizes,
         latency_rounds=31,
         latency_connections=1_000,
@@ -69,4 +99,14 @@ def full(folder: Path, loads: Loads, kube_proxy_sizes: tuple[int, ...]) -> Plan:
         bulk_rounds=7,
         effect_rounds=60,
         agent_sizes=(1_000, 10_000),
+        api_sizes=(1, 100, 1_000, 10_000),
+        api_cost_sizes=(1_000, 10_000),
+        api_rounds=2,
+        lives=("ours", "nftables", "ours", "iptables", "ours"),
+        cycles=50,
+        kube_proxy_cycles=5,
+        churn_rounds=3,
+        churn_seconds=10,
+        idle_seconds=60,
+        patience=300,
     )
