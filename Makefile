@@ -95,7 +95,7 @@ test-kernels: root build ## run the kernel tests on older and newer kernels in Q
 .PHONY: bench
 bench: root build kubernetes ## measure against kube-proxy; writes docs/benchmarks.md (root)
 	@tools/install-packages bench
-	@bench/run
+	@$(LEAVES_NOTHING) bench/run
 
 .PHONY: lock
 lock: install ## choose the newest versions that pyproject.toml allows; writes requirements.lock

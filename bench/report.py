@@ -12,6 +12,8 @@ from pathlib import Path
 from bench import rounds
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+ABSENT = "–"
+"""In a table: this was not measured."""
 
 
 @dataclass(frozen=True, slots=True)

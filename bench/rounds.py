@@ -49,7 +49,9 @@ class Spread:
         return Spread(self.median * factor, self.low * factor, self.high * factor)
 
     def text(self, digits: int = 2) -> str:
-        """Return it for a table, such as ``1.02 (1.01-1.04)``."""
+        """Return it for a table, such as ``1.02 (1.01-1.04)``, or ``1.02`` where all are the same."""
+        if self.low == self.high:
+            return f"{self.median:.{digits}f}"
         return f"{self.median:.{digits}f} ({self.low:.{digits}f}–{self.high:.{digits}f})"
 
 
