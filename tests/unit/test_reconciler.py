@@ -171,7 +171,7 @@ class WatchedMapStore(FakeMapStore):
 
     def wait_for_readers(self) -> None:
         """Look."""
-        self.at_grace_periods.append(bytes(self.array(ArrayMap.SETTINGS)))
+        self.at_grace_periods.append(bytes(self.read(ArrayMap.SETTINGS)))
 
 
 def test_prefixes_take_effect_a_grace_period_after_they_were_written() -> None:
@@ -181,7 +181,7 @@ def test_prefixes_take_effect_a_grace_period_after_they_were_written() -> None:
     for cidrs in ("10.96.0.0/16",), ("10.97.0.0/16", "fd00::/112"):
         wanted = SettingsEntry(service_cidrs=tuple(map(parse_prefix, cidrs)))
         world.reconciler.apply_settings(wanted)
-        before, after = store.at_grace_periods[-1], bytes(store.array(ArrayMap.SETTINGS))
+        before, after = store.at_grace_periods[-1], bytes(store.read(ArrayMap.SETTINGS))
         prefixes = slice(map_schema.SETTINGS_PREFIXES_OFFSET, map_schema.SETTINGS_SIZE)
         assert before[prefixes] == after[prefixes]
         assert map_schema.unpack_settings(before).service_cidrs == ()
