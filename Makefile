@@ -25,8 +25,9 @@ install: ## install what is missing: Debian packages (as root) and a virtual env
 	@tools/make-environment
 
 .PHONY: build
-build: install ## compile the eBPF objects and the libbpf binding, in place
+build: install ## compile the eBPF objects, the libbpf binding and, as an installation does, the package, in place
 	@$(PYTHON) build_bpf.py
+	@$(PYTHON) -m compileall -q kubeproxy_ebpf
 
 .PHONY: kubernetes
 kubernetes: install ## build Kubernetes' control plane and kube-proxy from Go modules: minutes, once
