@@ -18,6 +18,15 @@ class InvalidValueError(ValueError):
         self.item = item
 
 
+class InvalidItemsError(Exception):
+    """What is wrong with the entries of a list or a mapping, all of it. Never leaves this package."""
+
+    def __init__(self, errors: Sequence[InvalidValueError]) -> None:
+        """Remember the errors, in the order of the entries."""
+        super().__init__("; ".join(error.reason for error in errors))
+        self.errors = tuple(errors)
+
+
 class Problem(NamedTuple):
     """One thing that is wrong."""
 

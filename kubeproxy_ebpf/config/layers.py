@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
-from kubeproxy_ebpf.config.errors import InvalidValueError
+from kubeproxy_ebpf.config.errors import InvalidItemsError, InvalidValueError
 from kubeproxy_ebpf.config.keys import BY_NAME, Key
 
 T = TypeVar("T")
@@ -79,6 +79,8 @@ def read_layers(layers: Sequence[Layer]) -> tuple[Values, list[Fault]]:
                 parsed = BY_NAME[name].kind.parse(given.raw)
             except InvalidValueError as error:
                 faults.append(_fault(given, error))
+            except InvalidItemsError as error:
+                faults += [_fault(given, one) for one in error.errors]
             else:
                 values.offer(name, given, parsed)
     return values, faults

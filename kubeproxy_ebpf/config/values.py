@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain values, as YAML or a flag gives them, to typed ones: each kind of value, and how to say what it takes.
 
-Every parser raises :class:`InvalidValueError` with the value and the remedy; the caller knows the key and the place.
+Every parser raises :class:`InvalidValueError` with the value and the remedy, or :class:`InvalidItemsError` with several
+of them; the caller knows the key and the place.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from kubeproxy_ebpf.config.errors import InvalidValueError, suggest
+from kubeproxy_ebpf.config.errors import InvalidItemsError, InvalidValueError, suggest
 from kubeproxy_ebpf.datapath.errors import MapSizeError
 from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.model.address import Address, Prefix, parse_address, parse_prefix
@@ -45,7 +46,7 @@ class Kind(Generic[T]):
     metavar: str
     """The same in a word, for ``--help``."""
     parse: Callable[[object], T]
-    """From YAML's value. Raises :class:`InvalidValueError`."""
+    """From YAML's value. Raises :class:`InvalidValueError`, or :class:`InvalidItemsError`."""
     is_switch: bool = False
     is_list: bool = False
     """As a flag: repeated, or separated by commas."""
@@ -155,18 +156,23 @@ def _map_sizes(raw: object) -> MapSizes:
     if not isinstance(raw, dict):
         msg = f"{show(raw)} is not a mapping; write map names with their sizes, e.g. {{slots: 524288}}"
         raise InvalidValueError(msg)
-    for name, size in raw.items():
-        if name not in MAP_NAMES:
-            hint = suggest(str(name), MAP_NAMES)
-            msg = f"{show(name)} is not a map with a size; there are {', '.join(MAP_NAMES)}{hint}"
-            raise InvalidValueError(msg, name)
-        if isinstance(size, bool) or not isinstance(size, int):
-            msg = f"{name}: {show(size)} is not a number; write how many entries"
-            raise InvalidValueError(msg, name)
+    errors = [error for name, size in raw.items() if (error := _map_size_error(name, size)) is not None]
+    if errors:
+        raise InvalidItemsError(errors)
+    return MapSizes(**raw)
+
+
+def _map_size_error(name: str, size: object) -> InvalidValueError | None:
+    if name not in MAP_NAMES:
+        hint = suggest(str(name), MAP_NAMES)
+        return InvalidValueError(f"{show(name)} is not a map with a size; there are {', '.join(MAP_NAMES)}{hint}", name)
+    if isinstance(size, bool) or not isinstance(size, int):
+        return InvalidValueError(f"{name}: {show(size)} is not a number; write how many entries", name)
     try:
-        return MapSizes(**raw)
+        MapSizes(**{name: size})
     except MapSizeError as error:
-        raise InvalidValueError(str(error)) from error
+        return InvalidValueError(str(error), name)
+    return None
 
 
 BOOLEAN: Final = Kind(expects="true or false", metavar="", parse=_boolean, is_switch=True)
@@ -225,12 +231,14 @@ def _list_of(
         if most is not None and len(raw) > most:
             msg = f"it has {len(raw)} entries; write at most {most}"
             raise InvalidValueError(msg)
-        items = []
+        items, errors = [], []
         for index, item in enumerate(raw):
             try:
                 items.append(parse_item(item))
             except InvalidValueError as error:
-                raise InvalidValueError(error.reason, index) from None
+                errors.append(InvalidValueError(error.reason, index))
+        if errors:
+            raise InvalidItemsError(errors)
         return tuple(dict.fromkeys(items))
 
     return Kind(expects=expects, metavar=metavar, parse=parse, is_list=True)

@@ -163,7 +163,7 @@ ONE_BY_ONE = [
     ("interfaceNamePrefix: a-name-that-is-too-long", "F:1: interfaceNamePrefix: 'a-name-that-is-too-long' is not an interface name; write 1 to 15 characters, no '/' or blanks"),
     ("mapSizes: 5", "F:1: mapSizes: 5 is not a mapping; write map names with their sizes, e.g. {slots: 524288}"),
     ("mapSizes:\n  slots: 5\n  backends: many", "F:3: mapSizes: backends: 'many' is not a number; write how many entries"),
-    ("mapSizes:\n  slots: 0", "F:1: mapSizes: map slots cannot have 0 entries: choose 1 to 1073741824"),
+    ("mapSizes:\n  slots: 0", "F:2: mapSizes: map slots cannot have 0 entries: choose 1 to 1073741824"),
     ("detectLocalMode: ClusterCIDR", "F:1: detectLocalMode: ClusterCIDR needs clusterCIDRs; give it, or another mode"),
     ("detectLocalMode: BridgeInterface", "F:1: detectLocalMode: BridgeInterface needs bridgeInterface; give it, or another mode"),
     ("manifests: /m\nkubeconfig: /k", "F:2: kubeconfig: it is given beside manifests; there is one source of objects: drop one"),
@@ -180,6 +180,19 @@ ONE_BY_ONE = [
 def test_one_error(file: Path, text: str, problem: str) -> None:
     """Each error names key, value, line and remedy."""
     assert _error(file, text) == [problem]
+
+
+def test_every_entry_is_named(file: Path) -> None:
+    """All that is wrong with the entries of a list or a mapping is said at once, each with its line."""
+    text = "excludeCIDRs: [here, fd00::/64, 7]\nmapSizes:\n  slots: 0\n  backends: many\n  slot: 5\n  peer_names: 3\n  events: 8192\n"
+    assert [problem.partition(";")[0] for problem in _error(file, text)] == [
+        "F:1: excludeCIDRs[0]: 'here' is not a CIDR",
+        "F:1: excludeCIDRs[2]: 7 is not text",
+        "F:3: mapSizes: map slots cannot have 0 entries: choose 1 to 1073741824",
+        "F:4: mapSizes: backends: 'many' is not a number",
+        "F:5: mapSizes: 'slot' is not a map with a size",
+        "F:6: mapSizes: map peer_names cannot have 3 entries: choose a power of two",
+    ]
 
 
 def test_unknown_map(file: Path) -> None:
