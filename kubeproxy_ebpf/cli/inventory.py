@@ -162,7 +162,7 @@ class Inventory:
                 *_names(port),
                 cluster_ip=_cluster_ip(port),
                 endpoints=len(set(port.cluster.backends)),
-                local_endpoints=len(set(port.local.backends)),
+                local_endpoints=self._count_local(port),
                 internal_policy=policy(port.flags & map_schema.SERVICE_INTERNAL_LOCAL),
                 external_policy=policy(port.flags & map_schema.SERVICE_EXTERNAL_LOCAL),
                 affinity_seconds=port.affinity_seconds,
@@ -171,6 +171,12 @@ class Inventory:
             )
             for port in self._ports
         ]
+
+    def _count_local(self, port: PortEntries) -> int:
+        """Return how many endpoints that traffic may go to are on this node, whatever the traffic policies are."""
+        used = {*port.cluster.backends, *port.local.backends}
+        entries = (self._backends.get(number) for number in used)
+        return sum(bool(entry.flags & map_schema.BACKEND_LOCAL) for entry in entries if entry is not None)
 
     def frontends(self) -> list[FrontendRow]:
         """Return the frontends."""

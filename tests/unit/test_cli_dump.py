@@ -94,7 +94,7 @@ def maps() -> KnownMaps:
     maps.service(7, DNS, ServiceEntry(Set(0, 0), Set(0, 0), 0, map_schema.SERVICE_INTERNAL_LOCAL))
     maps.backend(1, 3, ("10.244.0.5", 8080), IN_BOTH | map_schema.BACKEND_LOCAL, 2)
     maps.backend(2, 3, ("10.244.1.5", 8080), IN_CLUSTER, 1)
-    maps.backend(5, 4, ("fd00::5", 8080), IN_CLUSTER, 1)
+    maps.backend(5, 4, ("fd00::5", 8080), IN_CLUSTER | map_schema.BACKEND_LOCAL, 1)
     maps.backend(6, 0, ("10.244.9.9", 80), 0, 9)  # free
     maps.enter(ArrayMap.SLOTS, 10, map_schema.pack_slots((1, 2, 1, 1, 5)))
     key = FrontendKey(parse_address("10.96.0.10"), 80, Protocol.TCP)
@@ -168,6 +168,8 @@ def test_services() -> None:
     }
     assert (rows[0]["internal_policy"], rows[0]["endpoints"]) == ("Local", 0)
     assert rows[2]["cluster_ip"] == "[fd00:10::10]:80"
+    # It has no local set, as no policy asks for one.
+    assert (rows[2]["endpoints"], rows[2]["local_endpoints"], rows[2]["external_policy"]) == (1, 1, "Cluster")
 
 
 @pytest.mark.usefixtures("pinned")
@@ -196,7 +198,7 @@ def test_backends() -> None:
     assert table("backends")[1:] == [
         ["shop", "web", "http", "TCP/IPv4", "10.244.0.5:8080", "yes", "yes", "yes", "2", "3", "1"],
         ["shop", "web", "http", "TCP/IPv4", "10.244.1.5:8080", "yes", "no", "no", "1", "3", "2"],
-        ["shop", "web", "http", "TCP/IPv6", "[fd00::5]:8080", "yes", "no", "no", "1", "4", "5"],
+        ["shop", "web", "http", "TCP/IPv6", "[fd00::5]:8080", "yes", "no", "yes", "1", "4", "5"],
     ]
 
 
