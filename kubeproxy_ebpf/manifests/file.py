@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -209,10 +210,13 @@ class _Reader:
             reason = f"{key}: is in this file twice, the first counts; remove one"
             self._fault(_Fault(path, str(key), reason))
             return
-        self._objects[key] = PlacedObject(newest, path)
-        if not isinstance(newest, Ignored):
+        if not isinstance(newest, Ignored) and newest.problems:
             for sentence in newest.problems:
                 self._fault(_Fault(path, str(key), sentence, is_partial=True))
+            if self._fault_count == len(self._faults):
+                # They are told with file and line; whoever plans the Service need not tell them again.
+                newest = replace(newest, problems=())
+        self._objects[key] = PlacedObject(newest, path)
 
     def _fault_unnamed(self, path: yaml_reader.Path, reason: str) -> None:
         self._has_unnamed = True

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from kubeproxy_ebpf.manifests import ManifestFolder, ManifestFolderError
+from kubeproxy_ebpf.model.objects import Service
 from tests.unit.manifests.looking import SLICE, named, newest, problems, said, seen, service
 
 
@@ -64,7 +65,10 @@ def test_malformed_object(path: Path, folder: ManifestFolder) -> None:
 def test_partly_usable_object(path: Path, folder: ManifestFolder) -> None:
     """An object with an unusable entry is taken without it, and the entry is a problem."""
     (path / "a.yaml").write_text("# comment\n" + service("a", extra="  - port: 99999\n"))
-    assert said(folder.read_all()) == {"a": "10.96.0.1"}
+    (update,) = folder.read_all()
+    assert isinstance(update.newest, Service)
+    assert len(update.newest.ports) == 1
+    assert update.newest.problems == ()  # told here, with file and line, and by nobody else
     (problem,) = folder.problems
     assert (problem.line, problem.subject, problem.is_partial) == (2, "Service default/a", True)
     assert "spec.ports[1]" in problem.reason
