@@ -62,21 +62,38 @@ class Probe(NamedTuple):
     required: bool = True
 
 
+_KERNEL_NOT_TRIED = Probe(
+    "kernel",
+    ok=False,
+    detail="hooks, helpers and maps are not tried while a capability is missing",
+    remedy="add the capability",
+    required=False,
+)
+
+
 def probe_all(*, pin_folder: Path = DEFAULT_PIN_FOLDER, cgroup: Path | None = None) -> tuple[Probe, ...]:
     """Try everything that the agent needs or would like. Changes nothing that outlives the call."""
+    capabilities = tuple(probe_capabilities())
+    # Without a capability the kernel refuses what it knows very well.
+    may_try = all(probe.ok for probe in capabilities)
     return (
-        *probe_capabilities(),
+        *capabilities,
         probe_btf(),
         probe_cgroup(cgroup),
         probe_bpffs(pin_folder),
-        *probe_hooks(),
-        *probe_helpers(),
-        *probe_maps(),
-        probe_verdicts(),
+        *(probe_kernel() if may_try else (_KERNEL_NOT_TRIED,)),
         probe_grace_period(),
         probe_memlock(),
         *probe_leftovers(),
     )
+
+
+def probe_kernel() -> Iterator[Probe]:
+    """Try what programs and maps need of the kernel."""
+    yield from probe_hooks()
+    yield from probe_helpers()
+    yield from probe_maps()
+    yield probe_verdicts()
 
 
 def probe_capabilities(status: Path = Path("/proc/self/status")) -> Iterator[Probe]:

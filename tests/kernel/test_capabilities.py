@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from kubeproxy_ebpf.datapath import loader, memlock
 from kubeproxy_ebpf.datapath.loader import Datapath
 
+ROOT = Path(__file__).parents[2]
 CAPABILITIES = "-all,+bpf,+net_admin,+perfmon"
 LOAD = """
 import sys
@@ -53,6 +55,19 @@ def test_three_capabilities_are_enough(pin_folder: Path, scratch_cgroup: Path) -
     assert load_with_few_capabilities(pin_folder, scratch_cgroup) == "new"
     assert load_with_few_capabilities(pin_folder, scratch_cgroup) == "restored"
     assert " PASS " in run_with_few_capabilities(TRACE, pin_folder.parent)
+
+
+@pytest.mark.parametrize("missing", ["bpf", "net_admin", "perfmon"])
+def test_check_blames_the_missing_capability_alone(missing: str, pin_folder: Path, scratch_cgroup: Path) -> None:
+    """Without a capability the kernel refuses hooks, helpers and maps that it has: they are not tried."""
+    held = CAPABILITIES.replace(f",+{missing}", "")
+    command = ("setpriv", "--bounding-set", held, sys.executable, "-m", "kubeproxy_ebpf.cli.main", "check", "--json")
+    arguments = (f"--bpffs={pin_folder.parent}", f"--cgroup={scratch_cgroup}")
+    done = subprocess.run((*command, *arguments), check=False, capture_output=True, text=True, cwd=ROOT)
+    findings = json.loads(done.stdout)
+    assert [one["name"] for one in findings if not one["ok"] and one["required"]] == [f"cap_{missing}"]
+    assert "kernel" in [one["name"] for one in findings]
+    assert done.returncode == 1
 
 
 @pytest.mark.skipif(
