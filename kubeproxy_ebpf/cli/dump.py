@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kubeproxy_ebpf.cli.flags import Load, configured
-from kubeproxy_ebpf.cli.output import JsonFlag, print_json, print_table
+from kubeproxy_ebpf.cli.output import JsonFlag, print_json, print_line, print_table
 from kubeproxy_ebpf.config.keys import BPFFS
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def dump(
         return
     for number, rows in enumerate(tables.values()):
         if number:
-            typer.echo()
+            print_line()
         _print_rows(rows)
 
 
@@ -83,7 +83,7 @@ def _as_json(tables: dict[str, Sequence[Any]]) -> object:
 
 def _print_rows(rows: Sequence[Any]) -> None:
     if not rows:
-        typer.echo("none")
+        print_line("none")
         return
     columns = [field.replace("_", " ") for field in rows[0]._fields]
     print_table(columns, [[_cell(value) for value in row] for row in rows])

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -13,9 +15,33 @@ _WIDER_THAN_ANY_ROW = 10_000
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+class OutputError(Exception):
+    """Standard output takes no more."""
+
+    def __init__(self, cause: OSError) -> None:
+        """Say why."""
+        super().__init__(f"cannot write to standard output: {cause.strerror}; make room, or let it lead elsewhere")
+
+
+def print_line(text: str = "") -> None:
+    """Print a line of data.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        raise  # whoever read has had enough: typer ends the program
+    except OSError as error:
+        # What is in the buffer goes nowhere, or leaving would try to write it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(error) from error
+
+
 def print_json(data: object) -> None:
     """Print data as indented JSON."""
-    typer.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
+    print_line(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -33,4 +59,4 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
-        typer.echo(line.rstrip())
+        print_line(line.rstrip())

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from kubeproxy_ebpf.cli.flags import Load, configured
+from kubeproxy_ebpf.cli.output import print_line
 from kubeproxy_ebpf.config import LogFormat, LogLevel
 from kubeproxy_ebpf.config.keys import BPFFS, LOCK_TIMEOUT
 
@@ -20,4 +19,4 @@ def unload(load: Load) -> None:
     configure_logging(LogLevel.INFO, LogFormat.AUTO)  # to standard error: it may have to wait for an agent's end
     folder = configuration.pin_folder
     removed = loader.unload(folder, lock_timeout=configuration.lock_timeout)
-    typer.echo(f"removed what was in {folder}" if removed else f"nothing to remove in {folder}")
+    print_line(f"removed what was in {folder}" if removed else f"nothing to remove in {folder}")

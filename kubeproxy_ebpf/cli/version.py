@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import platform
 
-import typer
-
 from kubeproxy_ebpf import __version__
-from kubeproxy_ebpf.cli.output import JsonFlag, print_json
+from kubeproxy_ebpf.cli.output import JsonFlag, print_json, print_line
 
 
 def version(*, json: JsonFlag = False) -> None:
@@ -17,4 +15,4 @@ def version(*, json: JsonFlag = False) -> None:
     if json:
         print_json(versions)
         return
-    typer.echo(f"kubeproxy-ebpf {versions['agent']} (Python {versions['python']}, Linux {versions['kernel']})")
+    print_line(f"kubeproxy-ebpf {versions['agent']} (Python {versions['python']}, Linux {versions['kernel']})")

@@ -168,6 +168,17 @@ def test_start_is_light() -> None:
     assert output == "[]\n"
 
 
+def test_full_disk_is_a_message() -> None:
+    """Where data cannot be written the error says so, without a traceback, and the exit code is 1."""
+    command = [sys.executable, "-m", "kubeproxy_ebpf.cli.main", "version"]
+    with Path("/dev/full").open("w") as full:
+        for arguments in ([], ["--json"]):
+            done = subprocess.run([*command, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+            message = "cannot write to standard output: No space left on device; make room, or let it lead elsewhere"
+            assert done.stderr == f"error: {message}\n"
+            assert done.returncode == 1
+
+
 def test_agent_is_light() -> None:
     """The agent's program has nothing that only the command line or another source needs."""
     heavy = [
