@@ -7,7 +7,6 @@ grace periods, which block in the kernel, and for the API server.
 
 from __future__ import annotations
 
-import gc
 import selectors
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from kubeproxy_ebpf.datapath import loader
 from kubeproxy_ebpf.datapath.addresses import AddressMonitor
 from kubeproxy_ebpf.datapath.cgroups import find_cgroup_root
 from kubeproxy_ebpf.datapath.netns_cookie import host_netns_cookie
+from kubeproxy_ebpf.garbage import begin_start, collecting_later, end_start
 from kubeproxy_ebpf.layout import restore
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 from kubeproxy_ebpf.layout.layout import Layout
@@ -44,6 +44,7 @@ def run(configuration: Configuration) -> int:
         KubeconfigError: it is not said how to reach the API server.
         DatapathError: the data plane cannot be loaded.
     """
+    begin_start()
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         sd_notify.notify_status("loading")
@@ -91,7 +92,8 @@ class _Agent:
         self._settings: SettingsEntry | None = None
         layout = Layout({name: datapath.store.capacity(name) for name in (*ArrayMap, *HashMap)})
         if datapath.restored:
-            layout.adopt(restore.find(datapath.store))
+            with collecting_later():
+                layout.adopt(restore.find(datapath.store))
         self._reconciler = Reconciler(
             cluster=self._observer.cluster,
             layout=layout,
@@ -132,8 +134,7 @@ class _Agent:
         self._is_ready = True
         _log.info("agent_ready", version=__version__, services=result.services, writes=writes)
         sd_notify.notify_ready(f"{result.services} services")
-        gc.collect()
-        gc.freeze()
+        end_start()
 
     def _seconds_to_wait(self) -> float | None:
         waits = [self._source.due()]
@@ -146,7 +147,8 @@ class _Agent:
     def _read_source(self) -> None:
         with self._stop.cutting_short():
             updates = self._source.drain()
-        self._observer.observe(updates)
+        with collecting_later():
+            self._observer.observe(updates)
 
     def _read_addresses(self) -> None:
         self._observer.set_addresses(self._monitor.read())

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 _lock = threading.Lock()
 _bulks = 0
 _was_enabled = True
+_is_starting = False
 
 
 @contextmanager
@@ -30,5 +31,22 @@ def collecting_later() -> Iterator[None]:
     finally:
         with _lock:
             _bulks -= 1
+            if not _bulks and _is_starting:
+                gc.freeze()
             if not _bulks and _was_enabled:
                 gc.enable()
+
+
+def begin_start() -> None:
+    """Let what bulks leave behind be spared, too, for as long as the start lasts: most of it is there to stay."""
+    global _is_starting  # noqa: PLW0603 - as above
+    _is_starting = True
+
+
+def end_start() -> None:
+    """Collect what the start has left, and spare the rest from now on."""
+    global _is_starting  # noqa: PLW0603 - as above
+    _is_starting = False
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
