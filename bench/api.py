@@ -9,19 +9,20 @@ from __future__ import annotations
 import math
 import random
 import sys
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
 from bench import fleet, rounds, upload
+from bench.changes import ADDED, Changes, ChangingService, changing_service, cycles
 from bench.changes import ENDPOINTS as MANY_ENDPOINTS
-from bench.changes import Changes, ChangingService, changing_service, cycles
 from bench.control_plane import control_plane
 from bench.lives import Life, cold_start, life
-from bench.node import NAMES, OURS, SIDES, node
+from bench.node import NAMES, OURS, SIDES, Node, node
 from bench.plan import ENDPOINTS as FEW_ENDPOINTS
 from bench.plan import Plan
-from bench.proxy_costs import ApiCost, Costs, Meter, use
-from bench.reach import reach
+from bench.proxy_costs import ApiCost, Meter, Rest, Use, rest, use
+from bench.reach import Reach, reach
 from tools.kubernetes.control_plane import ControlPlane
 
 
@@ -32,7 +33,9 @@ class Results:
     changes: dict[tuple[int, str], list[Changes]] = field(default_factory=lambda: defaultdict(list))
     cold_starts: dict[tuple[int, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     starts: dict[tuple[int, str], ApiCost] = field(default_factory=dict)
-    costs: dict[tuple[int, str], Costs] = field(default_factory=dict)
+    uses: dict[tuple[int, str], Use] = field(default_factory=dict)
+    rests: dict[str, Rest] = field(default_factory=dict)
+    """At the last number."""
     lives: dict[str, list[Life]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -92,9 +95,16 @@ class _Measuring:
                 count = plan.cycles if side == OURS else plan.kube_proxy_cycles
                 results.changes[size, side].append(cycles(one, client, service, count))
                 if with_costs:
-                    results.costs[size, side] = use(
-                        plan, self._plane, one, client, service=service, churn=lambda: self._churn_once(size)
-                    )
+                    self._costs(one, size, client, service, meter)
+
+    def _costs(self, one: Node, size: int, client: Reach, service: ChangingService, life: Meter) -> None:
+        plan, results = self._plan, self.results
+        service.timed(client, ADDED)
+        time.sleep(one.rest)
+        results.uses[size, one.side] = use(plan, one, client, service, lambda: self._churn_once(size))
+        if size == plan.api_sizes[-1]:
+            results.rests[one.side] = rest(plan, self._plane, one, client, service=service, life=life)
+        service.delete()
 
     def _churn_once(self, size: int) -> float:
         return self._churn.run(size, self._plan.changes_a_second, self._plan.churn_seconds)

@@ -9,7 +9,7 @@ from bench.api import Results
 from bench.changes import ENDPOINTS
 from bench.node import NAMES, OURS, SIDES, Memory
 from bench.plan import Plan
-from bench.proxy_costs import ApiCost, Costs
+from bench.proxy_costs import ApiCost, Use
 from bench.report import ABSENT, Goal, Section
 from bench.rounds import Spread
 
@@ -38,11 +38,18 @@ def sections(plan: Plan, results: Results) -> list[Section]:
 def _node(plan: Plan, results: Results) -> Section:
     rows, goals = [], []
     for size in plan.api_cost_sizes:
-        costs = [results.costs.get((size, side)) for side in SIDES]
-        for name, text in _NODE_ROWS.items():
-            cells = (ABSENT if one is None else text(one) for one in costs)
+        uses = [results.uses.get((size, side)) for side in SIDES]
+        for name, text in _USE_ROWS.items():
+            cells = (ABSENT if one is None else text(one) for one in uses)
             rows.append([f"{size:,} Services × {ENDPOINTS}: {name}", *cells])
-        goals += _node_goals(size, results.costs[size, OURS])
+        goals += _use_goals(size, results.uses[size, OURS])
+    of = f"{plan.api_sizes[-1]:,} Services × {ENDPOINTS}"
+    rests = results.rests
+    idle = (f"{rests[side].idle_share * 100:.2f}" if side in rests else ABSENT for side in SIDES)
+    rows.append([f"{of}: processor when nothing happens, %", *idle])
+    goals.append(
+        Goal.at_most(f"processor when nothing happens, {of}", Spread.of([rests[OURS].idle_share * 100]), 0.2, "%")
+    )
     method = _NODE.format(rate=plan.changes_a_second, seconds=plan.churn_seconds, rounds=plan.churn_rounds)
     return Section("What a proxy costs its node", method, _HEADER, rows, goals)
 
@@ -51,17 +58,16 @@ def _memory(memory: Memory) -> str:
     return f"{memory.pss:.0f}, {memory.anonymous:.0f}"
 
 
-_NODE_ROWS: dict[str, Callable[[Costs], str]] = {
+_USE_ROWS: dict[str, Callable[[Use], str]] = {
     "PSS, of it anonymous, MB": lambda one: _memory(one.memory),
     "the same after churn, MB": lambda one: _memory(one.memory_after_churn),
-    "processor when nothing happens, %": lambda one: f"{one.idle_share * 100:.2f}",
     "processor under churn, %": lambda one: Spread.of(one.churn_shares).scaled(100).text(1),
     "changes a second under churn": lambda one: Spread.of(one.churn_rates).text(0),
     "lag after churn, ms": lambda one: Spread.of(one.lags).text(0),
 }
 
 
-def _node_goals(size: int, ours: Costs) -> list[Goal]:
+def _use_goals(size: int, ours: Use) -> list[Goal]:
     of = f"{size:,} Services × {ENDPOINTS}"
     goals = []
     if size in _LIMITS:
@@ -72,28 +78,27 @@ def _node_goals(size: int, ours: Costs) -> list[Goal]:
         ]
     return [
         *goals,
-        Goal.at_most(f"processor when nothing happens, {of}", Spread.of([ours.idle_share * 100]), 0.2, "%"),
         Goal.at_most(f"processor under churn, {of}", Spread.of(ours.churn_shares).scaled(100), 10, "%", 1),
         Goal.at_most(f"lag after churn, {of}", Spread.of(ours.lags), 20, "ms", 1),
     ]
 
 
 def _api(plan: Plan, results: Results) -> Section:
+    size = plan.api_sizes[-1]
+    rests = results.rests
+    measures = {
+        "start": {side: results.starts[size, side] for side in rests},
+        "relist": {side: one.relist for side, one in rests.items()},
+        "idle hour": {side: one.idle_hour for side, one in rests.items()},
+    }
     rows, goals = [], []
-    for size in plan.api_cost_sizes:
-        costs = {side: results.costs[size, side] for side in SIDES if (size, side) in results.costs}
-        measures = {
-            "start": {side: results.starts[size, side] for side in costs},
-            "relist": {side: one.relist for side, one in costs.items()},
-            "idle hour": {side: one.idle_hour for side, one in costs.items()},
-        }
-        for name, of in measures.items():
-            cells = (_text(of[side]) if side in of else ABSENT for side in SIDES)
-            rows.append([f"{size:,} Services × {ENDPOINTS}: {name}", *cells])
-            allowance = _CHANCE if name == "idle hour" else 1
-            goals += _api_goals(f"API server, {name}, {size:,} Services × {ENDPOINTS}", of, allowance)
-    text = _API.format(seconds=plan.idle_seconds, factor=3600 / plan.idle_seconds)
-    return Section("What a proxy costs the API server", text, _HEADER, rows, goals)
+    for name, of in measures.items():
+        rows.append([name, *(_text(of[side]) if side in of else ABSENT for side in SIDES)])
+        allowance = _CHANCE if name == "idle hour" else 1
+        goals += _api_goals(f"API server, {name}, {size:,} Services × {ENDPOINTS}", of, allowance)
+    method = _API.format(seconds=plan.idle_seconds, factor=3600 / plan.idle_seconds)
+    header = [f"{size:,} Services × {ENDPOINTS}", *_HEADER[1:]]
+    return Section("What a proxy costs the API server", method, header, rows, goals)
 
 
 def _api_goals(name: str, of: dict[str, ApiCost], allowance: float) -> list[Goal]:

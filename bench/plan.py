@@ -35,7 +35,7 @@ class Plan:
     api_sizes: tuple[int, ...]
     """How many Services the API server has, in turn. At the last, proxies are started, killed and put under load."""
     api_cost_sizes: tuple[int, ...]
-    """At which of them it is measured what proxies cost."""
+    """At which of them memory and churn are measured."""
     api_rounds: int
     """How often each proxy lives at each size but the last."""
     lives: tuple[str, ...]
@@ -104,9 +104,9 @@ def full(folder: Path, loads: Loads, kube_proxy_sizes: tuple[int, ...]) -> Plan:
         api_rounds=2,
         lives=("ours", "nftables", "ours", "iptables", "ours"),
         cycles=50,
-        kube_proxy_cycles=5,
-        churn_rounds=3,
+        kube_proxy_cycles=3,
+        churn_rounds=2,
         churn_seconds=10,
         idle_seconds=60,
-        patience=300,
+        patience=180,
     )

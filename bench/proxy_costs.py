@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from bench import rounds
-from bench.changes import ADDED, DELETED, MOVED, ChangingService
+from bench.changes import MOVED, ChangingService
 from bench.node import NAMES, Memory, Node
 from bench.plan import Plan
 from bench.reach import Reach
@@ -30,19 +30,26 @@ class ApiCost(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
-    """Of one proxy at one number of Services. Shares are of one processor."""
+class Use:
+    """What changes cost a proxy's node. Shares are of one processor."""
 
     memory: Memory
     memory_after_churn: Memory
-    idle_share: float
     churn_shares: list[float]
     churn_rates: list[float]
     """Changes a second that there really were, in each round."""
     lags: list[float]
     """Milliseconds from the answer to one more request, after each round, to its effect."""
-    relist: ApiCost
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What a proxy costs when nothing changes, and when the API server comes back."""
+
+    idle_share: float
+    """Of one processor."""
     idle_hour: ApiCost
+    relist: ApiCost
 
 
 class Meter:
@@ -69,39 +76,12 @@ class Meter:
         ]
 
 
-def use(
-    plan: Plan, plane: ControlPlane, one: Node, client: Reach, *, service: ChangingService, churn: Callable[[], float]
-) -> Costs:
-    """Use a proxy that has just come up. The changing Service is not there before and after.
+def use(plan: Plan, one: Node, client: Reach, service: ChangingService, churn: Callable[[], float]) -> Use:
+    """Let a proxy that has just come up follow changes.
 
-    ``churn`` does one round of it and returns how many changes a second it were.
+    ``churn`` makes some, for one round, and returns how many a second it were. The changing Service is there and stays.
     """
-    life = Meter(plane, one)
     memory = one.memory()
-    service.timed(client, ADDED)
-    time.sleep(one.rest)
-    shares, rates, lags = _churn(plan, one, client, service, churn)
-    memory_after = one.memory()
-    one.wait_until_quiet()
-    idle_share, idle, others = _idle(plan, plane, one)
-    relist = _relist(plane, one, client, service)
-    service.timed(client, DELETED)
-    return Costs(
-        memory=memory,
-        memory_after_churn=memory_after,
-        idle_share=idle_share,
-        churn_shares=shares,
-        churn_rates=rates,
-        lags=lags,
-        relist=relist,
-        idle_hour=ApiCost(others + _watches_an_hour(life), idle),
-    )
-
-
-def _churn(
-    plan: Plan, one: Node, client: Reach, service: ChangingService, churn: Callable[[], float]
-) -> tuple[list[float], list[float], list[float]]:
-    """Return the share of a processor, the changes a second, and the lag after them, of each round."""
     shares, rates, lags = [], [], []
     for turn in range(plan.churn_rounds):
         rounds.show(f"{NAMES[one.side]}: churn, {turn} of {plan.churn_rounds} rounds")
@@ -111,7 +91,15 @@ def _churn(
         shares.append((one.cpu_seconds() - used) / (time.monotonic() - start))
         time.sleep(one.rest)
     rounds.show("")
-    return shares, rates, lags
+    return Use(memory, one.memory(), shares, rates, lags)
+
+
+def rest(plan: Plan, plane: ControlPlane, one: Node, client: Reach, *, service: ChangingService, life: Meter) -> Rest:
+    """Let a proxy do nothing, and restart the API server. ``life`` counts since the proxy was started."""
+    one.wait_until_quiet()
+    share, size, others = _idle(plan, plane, one)
+    relist = _relist(plane, one, client, service)
+    return Rest(share, ApiCost(others + _watches_an_hour(life), size), relist)
 
 
 def _idle(plan: Plan, plane: ControlPlane, one: Node) -> tuple[float, float, float]:
@@ -131,7 +119,7 @@ def _relist(plane: ControlPlane, one: Node, client: Reach, service: ChangingServ
     """Let the API server come back with another state than watches can go on from."""
     # A revision that no watched object has, so that no watch knows of it.
     with closing(plane.client()) as writer:
-        create(writer, [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"at-{time.time_ns()}"}}])
+        create(writer, [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"at-{time.monotonic_ns()}"}}])
     meter = Meter(plane, one)
     plane.api_server.kill()
     plane.start_api_server()
