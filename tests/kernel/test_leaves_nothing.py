@@ -55,27 +55,6 @@ def test_interrupted_command_may_tidy_up(script: str, interrupt: Callable[[subpr
     assert tool.returncode == 7
 
 
-def test_mounts_of_others_are_not_blamed(tmp_path: Path) -> None:
-    """A mount that the command leaves is found; one that somebody else makes meanwhile, and keeps, is not."""
-    left, other = tmp_path / "left", tmp_path / "other"
-    left.mkdir()
-    other.mkdir()
-    script = f"mount -t tmpfs none {left} && echo mounted && cat"
-    program = f"from tools import leaves_nothing as tool; tool.PATIENCE = 0.5; tool.main(['sh', '-c', {script!r}])"
-    command = (sys.executable, "-c", program)
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=TOOL.parents[1], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "mounted\n"
-    subprocess.run(("mount", "-t", "tmpfs", "none", other), check=True)
-    try:
-        _, errors = process.communicate()
-    finally:
-        subprocess.run(("umount", other), check=True)
-    assert f"mount {left} was left behind" in errors
-    assert str(other) not in errors
-
-
 def test_leftover_is_found(make_cgroup: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A cgroup that was not there before is found, by its name."""
     monkeypatch.setattr(leaves_nothing, "PATIENCE", 0.5)
