@@ -119,6 +119,18 @@ def disconnect(client: socket.socket) -> None:
     assert ctypes.CDLL(None, use_errno=True).connect(client.fileno(), bytes(16), 16) == 0
 
 
+def test_data_may_come_with_the_connection(node: Node) -> None:
+    """sendto() with MSG_FASTOPEN connects, too."""
+    node.maps.frontend(node.maps.service([node.serve_tcp("server", "10.1.1.1")]), CLUSTER, 80)
+
+    def fast() -> tuple[tuple[str, int], bytes]:
+        with socket.socket() as client:
+            client.sendto(b"?\n", socket.MSG_FASTOPEN, (CLUSTER, 80))
+            return client.getpeername(), client.recv(1000).split()[0]
+
+    assert node.run(fast) == ((CLUSTER, 80), b"server")
+
+
 @pytest.mark.parametrize("kind", [EXTERNAL_IP, LOAD_BALANCER, NODE_PORT])
 def test_every_kind_of_frontend_is_served(node: Node, kind: int) -> None:
     """External addresses and NodePorts too; from this node externalTrafficPolicy Local makes no difference."""

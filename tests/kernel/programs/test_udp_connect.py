@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import random
 import socket
+import threading
 from collections.abc import Callable
 
 from tests.kernel.programs.conftest import Node
@@ -61,5 +63,39 @@ def test_a_disconnected_socket_gives_everything_back(make_node: Callable[..., No
             return displaced
 
     assert node.run(story) > 0
+    assert node.maps.entries_of("socket_origins_overflow") == 0
+    assert places_taken(node) == 0
+
+
+def use_at_random(client: socket.socket, frontends: list[Endpoint], seed: int) -> None:
+    """Send, connect and disconnect, and leave the answers to others."""
+    chance = random.Random(seed)  # noqa: S311 -- no secret
+    for _ in range(1000):
+        what, frontend = chance.random(), chance.choice(frontends)
+        if what < 0.02:
+            disconnect(client)
+        elif what < 0.04:
+            client.connect(frontend)
+        else:
+            client.sendto(b"?", frontend)
+
+
+def test_threads_share_a_socket(make_node: Callable[..., Node]) -> None:
+    """Whatever they do at the same time, no answer is taken for another's, and nothing is left of the socket."""
+    node = make_node()
+    frontends = many_frontends(node, 5 * KEPT)
+
+    def story() -> None:
+        with datagram_socket() as client:
+            threads = [threading.Thread(target=use_at_random, args=(client, frontends, seed)) for seed in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            disconnect(client)
+            ask_all(client, frontends)
+
+    node.run(story)
+    assert node.maps.count("reason_counters") == {}
     assert node.maps.entries_of("socket_origins_overflow") == 0
     assert places_taken(node) == 0
