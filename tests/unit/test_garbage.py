@@ -21,7 +21,8 @@ class Knot:
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
+def _nothing_is_spared() -> Iterator[None]:
+    gc.unfreeze()  # what an agent in another test left
     yield
     gc.unfreeze()
 
