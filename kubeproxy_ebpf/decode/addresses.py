@@ -25,9 +25,9 @@ _LONGEST_PREFIX = 80
 _LOOPBACK_BYTE = 127
 _MULTICAST_BYTES = range(224, 240)
 _MULTICAST_BYTE_IPV6 = 0xFF
-_OCTETS = {str(number): number for number in range(256)}
-_USUAL_FIRST = {str(number): number for number in range(1, 224) if number not in {127, 169}}
-"""The first bytes with which no special address begins."""
+_OCTETS = {str(number): bytes((number,)) for number in range(256)}
+_USUAL_BEGINNINGS = {str(number): MAPPED + bytes((number,)) for number in range(1, 224) if number not in {127, 169}}
+"""The beginnings of which no special address has one, by the first number."""
 _SPECIAL = {
     UNSPECIFIED_IPV4: "the unspecified",
     UNSPECIFIED_IPV6: "the unspecified",
@@ -61,7 +61,7 @@ def usual_ipv4(value: object) -> Address | None:
     """Return a global IPv4 address, written as usual; None: whatever else it is, read it with care."""
     try:
         first, second, third, fourth = value.split(".")  # type: ignore[attr-defined]  # or it is no text
-        return Address(MAPPED + bytes((_USUAL_FIRST[first], _OCTETS[second], _OCTETS[third], _OCTETS[fourth])))
+        return Address(_USUAL_BEGINNINGS[first] + _OCTETS[second] + _OCTETS[third] + _OCTETS[fourth])
     except (AttributeError, ValueError, KeyError, TypeError):
         return None
 
@@ -103,6 +103,9 @@ def parse_frontend(value: object) -> Address:
     Raises:
         FieldError: as :func:`parse`, or it is unspecified, loopback or multicast.
     """
+    usual = usual_ipv4(value)
+    if usual is not None:
+        return usual
     address = parse(value)
     special = _special(address)
     if special:

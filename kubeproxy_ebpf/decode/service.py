@@ -142,6 +142,8 @@ def _port(value: object) -> ServicePort:
 
 def _source_ranges(spec: Raw) -> tuple[Prefix, ...]:
     """Return the ranges; one that cannot be read refuses the Service, as leaving it out might open what it guards."""
+    if spec.get("loadBalancerSourceRanges") is None:
+        return ()
     ranges: dict[Prefix, None] = {}
     for index, value in enumerate(fields.sequence(spec, "loadBalancerSourceRanges", MOST_SOURCE_RANGES)):
         with fields.Inside(f"loadBalancerSourceRanges[{index}]"):
