@@ -89,11 +89,11 @@ def _write_backends(contents: Contents, draft: Draft, diff: PortDiff, old: PortS
         return kept
     ids = contents.take_backends(len(new))
     generations = [contents.generations[backend] for backend in ids]
-    entries = schema.pack_backends(new, old.service, generations, map(diff.flags.__getitem__, new))
+    entries = b"".join(schema.pack_backends(new, old.service, generations, map(diff.flags.__getitem__, new)))
     for start, end in _runs(ids):
-        draft.write(ArrayMap.BACKENDS, ids[start], end - start, b"".join(entries[start:end]))
+        draft.write(ArrayMap.BACKENDS, ids[start], end - start, entries[start * _SIZE : end * _SIZE])
     kept.by_endpoint.update(zip(new, ids, strict=True))
-    return _Backends(kept.ids + tuple(ids), kept.entries + b"".join(entries), kept.by_endpoint)
+    return _Backends(kept.ids + tuple(ids), kept.entries + entries, kept.by_endpoint)
 
 
 def _keep_backends(contents: Contents, draft: Draft, diff: PortDiff, old: PortState) -> _Backends:
