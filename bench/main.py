@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for section in sections:
         print(f"\n{section.markdown()}")
     print(report.goals_table(sections))
-    if not chosen.quick and not chosen.only:
+    if chosen.write or not (chosen.quick or chosen.only):
         report.write(sections, _command(arguments), f"kube-proxy {kubernetes_version()}.", _NOTES)
         print(f"written: {report.DOCUMENT}")
     return 0
@@ -73,8 +73,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a few minutes: fewer rounds, fewer Services, less kube-proxy; writes no page",
     )
     parser.add_argument(
-        "--only", choices=MEASURES, action="append", help="one measure; may be repeated; writes no page"
+        "--only",
+        choices=MEASURES,
+        action="append",
+        help="one measure; may be repeated; writes no page by itself",
     )
+    parser.add_argument("--write", action="store_true", help="write the page of what was measured all the same")
     parser.add_argument(
         "--kube-proxy",
         metavar="SERVICES",
