@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; the exit code is 1 when something could not be measured, whatever the numbers are."""
     chosen = _parse(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    processors = report.Processors()
     gc.disable()  # this process only makes the world; what is measured runs in others
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
@@ -59,8 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for section in sections:
         print(f"\n{section.markdown()}")
     print(report.goals_table(sections))
+    print(processors.stolen())
     if chosen.write or not (chosen.quick or chosen.only):
-        report.write(sections, _command(arguments), f"kube-proxy {kubernetes_version()}.", _NOTES)
+        remarks = (processors.stolen(), f"kube-proxy {kubernetes_version()}.")
+        report.write(sections, _command(arguments), remarks, _NOTES)
         print(f"written: {report.DOCUMENT}")
     return 0
 

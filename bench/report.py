@@ -93,17 +93,38 @@ def machine() -> str:
     )
 
 
+class Processors:
+    """What the processors' time went to, from now on."""
+
+    def __init__(self) -> None:
+        """Begin."""
+        self._before = self._ticks()
+
+    @staticmethod
+    def _ticks() -> list[int]:
+        # proc(5): user nice system idle iowait irq softirq steal
+        return [int(field) for field in _lines("/proc/stat")[0].split()[1:9]]
+
+    def stolen(self) -> str:
+        """Return a sentence on what other machines of the same host took: that much the figures are disturbed."""
+        taken = [now - before for before, now in zip(self._before, self._ticks(), strict=True)]
+        wanted = sum(taken) - taken[3] - taken[4]
+        return (
+            f"Of the processor time that was wanted meanwhile, {100 * taken[7] / max(wanted, 1):.0f} % was not given."
+        )
+
+
 def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines()
 
 
-def write(sections: Sequence[Section], command: str, versions: str, notes: str) -> None:
+def write(sections: Sequence[Section], command: str, remarks: Sequence[str], notes: str) -> None:
     """Write docs/benchmarks.md and its charts."""
     text = "\n".join(
         [
             "# Benchmarks\n",
             "<!-- Written by `make bench`; change bench/, not this page. -->\n",
-            f"Machine: {machine()}.\n{versions}\nCommand: `{command}`.\n",
+            "\n".join([f"Machine: {machine()}.", *remarks, f"Command: `{command}`.\n"]),
             notes,
             "## What was to be reached\n",
             goals_table(sections),
