@@ -22,7 +22,8 @@ class Knot:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_spared() -> Iterator[None]:
-    gc.unfreeze()  # what an agent in another test left
+    end_start()  # of an agent in another test, which failed in its midst
+    gc.unfreeze()
     yield
     gc.unfreeze()
 
