@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.processes import in_cgroup, in_namespace
+from demo.stage import Stage
 from demo.waiting import wait_until
 from demo.world import World
 
@@ -93,6 +94,20 @@ class Agent:
         self.process.terminate()
         self.process.wait()
         return (time.monotonic() - started) * 1000
+
+    def stop(self, stage: Stage) -> float:
+        """Do so on the stage, where it has to end as it should."""
+        took = self.terminate()
+        code = self.process.returncode
+        stage.expect(code == 0, "exit code 0 after SIGTERM", code)
+        return took
+
+    def unload(self, stage: Stage) -> None:
+        """Take everything out of the kernel, on the stage."""
+        stage.did("kubeproxy-ebpf unload")
+        stage.output(self.run("unload", f"--bpffs={self.bpffs}"))
+        left = self.pinned()
+        stage.expect(not left, "nothing to be pinned", left)
 
     def run(self, *arguments: str) -> str:
         """Run another of its commands on the node to its end; return what it printed.

@@ -67,16 +67,11 @@ def agent_stops(show: Show) -> None:
     """Show that SIGTERM leaves the Services working, and that unload removes all of it."""
     stage = show.stage
     stage.scene("The agent is stopped, then everything is unloaded")
-    took = show.agent.terminate()
-    code = show.agent.process.returncode
-    stage.expect(code == 0, "exit code 0 after SIGTERM", code)
+    took = show.agent.stop(stage)
     seen = show.world["client-1"].connect(CLUSTER_IPV4, SERVICE_PORT, count=_CONNECTIONS)
     stage.expect(not seen.errors, "Services to work on", seen.errors)
     stage.saw(f"SIGTERM: it ended after {took:.0f} ms; {_CONNECTIONS} connections later the Services still work")
-    stage.did("kubeproxy-ebpf unload")
-    stage.output(show.agent.run("unload", f"--bpffs={show.agent.bpffs}"))
-    left = show.agent.pinned()
-    stage.expect(not left, "nothing to be pinned", left)
+    show.agent.unload(stage)
     seen = show.world["client-1"].connect(CLUSTER_IPV4, SERVICE_PORT)
     stage.expect(not seen.answers, "no answer from a ClusterIP", seen)
     stage.saw(f"nothing is pinned; the ClusterIP {CLUSTER_IPV4} gives {', '.join(seen.errors)}, as before")

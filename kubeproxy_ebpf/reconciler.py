@@ -119,12 +119,11 @@ class Reconciler:
             changes += published
         return len(changes)
 
-    def audit(self) -> int:
-        """Compare the maps with what they should hold and repair them; return the number of repairs."""
-        return sum(self.audit_parts())
-
     def audit_parts(self) -> Iterator[int]:
-        """Do the same part by part, with time for more urgent things in between."""
+        """Compare the maps with what they should hold and repair them; yield the number of repairs of each part.
+
+        Between two parts there is time for more urgent things.
+        """
         for repairs in self._audit.parts():
             if repairs:
                 failed = apply_changes(self._store, repairs)

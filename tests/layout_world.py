@@ -14,7 +14,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from kubeproxy_ebpf import map_schema
-from kubeproxy_ebpf.layout.audit import audit
+from kubeproxy_ebpf.layout.audit import Audit
 from kubeproxy_ebpf.layout.changes import ArrayMap, Change, HashMap, PublishWord, WriteEntries
 from kubeproxy_ebpf.layout.layout import Batch, Layout
 from kubeproxy_ebpf.layout.restore import find
@@ -273,6 +273,11 @@ class Node:
             if not self.again:
                 return
         raise AssertionError(self.again)
+
+
+def audit(layout: Layout, store: FakeMapStore) -> tuple[Change, ...]:
+    """Return what a first audit would repair."""
+    return tuple(change for repairs in Audit(layout, store).parts() for change in repairs)
 
 
 def check_nothing_is_shared(layout: Layout) -> None:

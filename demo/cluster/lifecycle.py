@@ -87,14 +87,9 @@ def agent_stops(show: Show) -> None:
     """Stop the agent and take everything out of the kernel."""
     stage = show.stage
     stage.scene("The agent is stopped, then everything is unloaded")
-    took = show.agent.terminate()
-    code = show.agent.process.returncode
-    stage.expect(code == 0, "exit code 0 after SIGTERM", code)
+    took = show.agent.stop(stage)
     stage.saw(f"SIGTERM: it ended after {took:.0f} ms")
-    stage.did("kubeproxy-ebpf unload")
-    stage.output(show.agent.run("unload", f"--bpffs={show.agent.bpffs}"))
-    left = show.agent.pinned()
-    stage.expect(not left, "nothing to be pinned", left)
+    show.agent.unload(stage)
 
 
 def all_changes(show: Show) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 from demo import cgroups
@@ -16,7 +17,8 @@ from demo.cluster.show import CLIENT, Show
 from demo.cluster.slices import Slices
 from demo.playing import Place, play
 from demo.stage import Stage
-from demo.world import Machine, World
+from demo.world import NODE as DEMO_NODE
+from demo.world import OUTSIDE, World
 from tools.kubernetes.build import find
 from tools.kubernetes.control_plane import ControlPlane, Settings
 
@@ -33,22 +35,8 @@ SCENES = (
     lifecycle.agent_stops,
     lifecycle.all_changes,
 )
-NODE = Machine(
-    name="node",
-    ipv4="192.0.2.10",
-    ipv6="2001:db8:1::10",
-    pod_ipv4="10.244.1.{}",
-    pod_ipv6="fd00:10:244:1::{}",
-    pods={CLIENT: 11},
-)
-CONTROL = Machine(
-    name="control",
-    ipv4="192.0.2.20",
-    ipv6="2001:db8:1::20",
-    pod_ipv4="10.244.2.{}",
-    pod_ipv6="fd00:10:244:2::{}",
-    pods={},
-)
+NODE = replace(DEMO_NODE, pods={CLIENT: 11})
+CONTROL = replace(OUTSIDE, name="control", pods={})
 """The other machine: the control plane."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,7 +79,7 @@ def trace_all(
     from kubeproxy_ebpf.datapath.trace import Question, Tracer  # noqa: PLC0415 - needs the kernel binding
 
     keys = destinations(target, store)
-    with Tracer(store) as tracer:
+    with closing(Tracer(store)) as tracer:
         names = Names(store)
         for client in clients:
             for key in of_family(client, keys):

@@ -21,7 +21,7 @@ _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 
 _SCOPE_UNIVERSE = 0
 
-_SOCKET_FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+SOCKET_FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _FAR_AWAY = {Family.IPV4: "198.51.100.1", Family.IPV6: "2001:db8::1"}
 """Documentation addresses (RFC 5737, RFC 3849): the route to them is the default route."""
 
@@ -112,7 +112,7 @@ class AddressMonitor:
 
     def _preferred_source(self, family: Family) -> str | None:
         try:
-            route = self._kernel.route(_SOCKET_FAMILIES[family], _FAR_AWAY[family])
+            route = self._kernel.route(SOCKET_FAMILIES[family], _FAR_AWAY[family])
         except OSError:
             return None
         source: str | None = route.get_attr("RTA_PREFSRC")

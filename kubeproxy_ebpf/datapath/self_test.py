@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kubeproxy_ebpf.datapath import loader
+from kubeproxy_ebpf.datapath.addresses import SOCKET_FAMILIES
 from kubeproxy_ebpf.datapath.features import Probe
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
 from kubeproxy_ebpf.datapath.pins import PinFolder
@@ -51,7 +52,6 @@ _LOOPBACK = {Family.IPV4: "127.0.0.1", Family.IPV6: "::1"}
 _DOCUMENTATION = {Family.IPV4: "198.51.100.{}", Family.IPV6: "2001:db8::{:x}"}
 """TEST-NET-2 and the IPv6 prefix of RFC 5737 and RFC 3849: nobody's addresses."""
 _BACKEND_FLAGS = BACKEND_ALLOCATED | BACKEND_IN_CLUSTER_SET | BACKEND_IN_LOCAL_SET
-_SOCKET_FAMILY = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _SOCKET_TYPE = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 _BORROWED_ARRAYS = (ArrayMap.SERVICES, ArrayMap.SLOTS, ArrayMap.BACKENDS, ArrayMap.ORIGINS)
 
@@ -109,7 +109,7 @@ def _probe(store: KernelMapStore, family: Family, protocol: Protocol) -> Probe:
 
 
 def _server(family: Family, protocol: Protocol) -> socket.socket:
-    server = socket.socket(_SOCKET_FAMILY[family], _SOCKET_TYPE[protocol])
+    server = socket.socket(SOCKET_FAMILIES[family], _SOCKET_TYPE[protocol])
     try:
         server.settimeout(TIMEOUT)
         server.bind((_LOOPBACK[family], 0))

@@ -11,7 +11,6 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from struct import Struct
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from kubeproxy_ebpf.datapath import memlock
@@ -117,7 +116,7 @@ class Trace(NamedTuple):
 
 
 class Tracer:
-    """The program that answers, loaded. ``store`` stays the caller's."""
+    """The program that answers, loaded; close it at the end. ``store`` stays the caller's."""
 
     def __init__(self, store: KernelMapStore) -> None:
         """Load it.
@@ -146,14 +145,6 @@ class Tracer:
     def close(self) -> None:
         """Let the program go."""
         self._object.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def trace(self, question: Question) -> Trace:
         """Answer a question.

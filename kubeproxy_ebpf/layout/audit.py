@@ -22,6 +22,7 @@ from kubeproxy_ebpf.layout.changes import (
     PublishWord,
 )
 from kubeproxy_ebpf.layout.contents import ONE, Contents
+from kubeproxy_ebpf.layout.ids import runs
 from kubeproxy_ebpf.layout.keys import DELETE_PHASES, INSERT_PHASES
 from kubeproxy_ebpf.layout.layout import Layout
 from kubeproxy_ebpf.layout.restore import used_part
@@ -31,11 +32,6 @@ from kubeproxy_ebpf.map_store import MapStore
 
 Repairs = tuple[Change, ...]
 _Part = Callable[[Contents, MapStore], Iterable[Change]]
-
-
-def audit(layout: Layout, store: MapStore) -> Repairs:
-    """Return the changes after which the maps hold what they should. Only between batches."""
-    return _in_order(change for repairs in Audit(layout, store).parts() for change in repairs)
 
 
 class Audit:
@@ -93,10 +89,9 @@ def _repair_backends(contents: Contents, store: MapStore) -> Iterator[Change]:
     found, size = used_part(store, ArrayMap.BACKENDS), schema.BACKEND_SIZE
     claims = schema.backend_flags(found)
     for port in contents.ports.values():
-        at = 0
-        for first, count in _runs(port.backends):
-            wanted = port.entries[at : at + count * size]
-            at += count * size
+        for start, end in runs(port.backends):
+            first, count = port.backends[start], end - start
+            wanted = port.entries[start * size : end * size]
             claims[first : first + count] = [0] * count
             if found[first * size : (first + count) * size] != wanted:
                 yield from _repair_entry(ArrayMap.BACKENDS, found, first, wanted)
@@ -121,13 +116,6 @@ def _repair_origins(contents: Contents, store: MapStore) -> Iterator[Change]:
             yield PublishWord(Phase.RETIRE, ArrayMap.ORIGINS, origin, schema.ORIGIN_OWNER_OFFSET, 0)
 
 
-def _runs(ids: tuple[int, ...]) -> Iterable[tuple[int, int]]:
-    """Return first id and length of each run of consecutive ids."""
-    if not ids or ids == tuple(range(ids[0], ids[0] + len(ids))):
-        return ((ids[0], len(ids)),) if ids else ()
-    return [(backend, 1) for backend in ids]
-
-
 def _repair_entry(name: ArrayMap, found: bytes, at: int, wanted: bytes) -> Iterator[Change]:
     """Yield the words that differ; ``found`` ends where nothing was ever written."""
     size = schema.ENTRY_SIZES[name]
@@ -143,10 +131,8 @@ def _repair_names(contents: Contents, store: MapStore) -> Iterator[Change]:
     wanted = {
         schema.pack_u32(service): schema.pack_name(port.key) for service, port in contents.ports.items() if port.key
     }
-    found = dict(store.entries(HashMap.SERVICE_NAMES))
-    if found != wanted:
-        in_grace_period = {schema.pack_u32(service) for service in contents.epochs.service_ids}
-        yield from _repair_keys(HashMap.SERVICE_NAMES, found, wanted, in_grace_period)
+    in_grace_period = {schema.pack_u32(service) for service in contents.epochs.service_ids}
+    return _repair_keys(HashMap.SERVICE_NAMES, dict(store.entries(HashMap.SERVICE_NAMES)), wanted, in_grace_period)
 
 
 def _repair_source_ranges(contents: Contents, store: MapStore) -> Iterator[Change]:

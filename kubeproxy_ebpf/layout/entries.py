@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from kubeproxy_ebpf import map_schema as schema
@@ -11,6 +11,7 @@ from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap, Phase
 from kubeproxy_ebpf.layout.compare import PortDiff, is_there, service_flags
 from kubeproxy_ebpf.layout.contents import ONE, WANTED, Contents
 from kubeproxy_ebpf.layout.draft import Draft
+from kubeproxy_ebpf.layout.ids import runs
 from kubeproxy_ebpf.layout.states import NO_SET, Owner, PlacedSet, PortState
 from kubeproxy_ebpf.map_schema import ServiceEntry, Set
 
@@ -90,7 +91,7 @@ def _write_backends(contents: Contents, draft: Draft, diff: PortDiff, old: PortS
     ids = contents.take_backends(len(new))
     generations = [contents.generations[backend] for backend in ids]
     entries = b"".join(schema.pack_backends(new, old.service, generations, map(diff.flags.__getitem__, new)))
-    for start, end in _runs(ids):
+    for start, end in runs(ids):
         draft.write(ArrayMap.BACKENDS, ids[start], end - start, entries[start * _SIZE : end * _SIZE])
     kept.by_endpoint.update(zip(new, ids, strict=True))
     return _Backends(kept.ids + tuple(ids), kept.entries + entries, kept.by_endpoint)
@@ -187,12 +188,3 @@ def _expose(contents: Contents, draft: Draft, key: bytes, service: int, kind: in
         word = schema.origin_owner_word(service, kind)
         draft.publish(Phase.EXPOSE, ArrayMap.ORIGINS, owner.origin, schema.ORIGIN_OWNER_OFFSET, word)
         contents.owners[key] = Owner(owner.origin, service, kind)
-
-
-def _runs(ids: Sequence[int]) -> Iterable[tuple[int, int]]:
-    """Yield start and end of each run of consecutive ids."""
-    start = 0
-    for end in range(1, len(ids) + 1):
-        if end == len(ids) or ids[end] != ids[end - 1] + 1:
-            yield start, end
-            start = end

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hands out the ids of one array: ids never used first, then those given back, oldest first."""
+"""Hands out the ids of one array: ids never used first, then those given back, oldest first. Finds runs of them."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class IdPool:
@@ -47,3 +47,12 @@ class IdPool:
     def give_back(self, ids: Iterable[int]) -> None:
         """Take back ids that no reader can meet any more."""
         self._returned.extend(ids)
+
+
+def runs(ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each run of consecutive ids."""
+    start = 0
+    for end in range(1, len(ids) + 1):
+        if end == len(ids) or ids[end] != ids[end - 1] + 1:
+            yield start, end
+            start = end

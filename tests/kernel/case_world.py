@@ -7,7 +7,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def case_world(bpffs: Path) -> Iterator[World]:
         join(node, pod)
         with (
             loader.load(pin_folder=bpffs / "pins", cgroup=cgroup, sizes=SIZES, lock_timeout=0) as datapath,
-            Tracer(datapath.store) as tracer,
+            closing(Tracer(datapath.store)) as tracer,
         ):
             capacities = {name: datapath.store.capacity(name) for name in (*ArrayMap, *HashMap)}
             cookie, pod_cookie = (run_in(namespace, cgroup, host_netns_cookie) for namespace in (node, pod))

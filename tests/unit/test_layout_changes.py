@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from kubeproxy_ebpf import map_schema as schema
-from kubeproxy_ebpf.layout.audit import audit
 from kubeproxy_ebpf.layout.changes import ArrayMap, DeleteEntry, HashMap, InsertEntry, Phase
 from kubeproxy_ebpf.layout.errors import CapacityError, UnnamableServiceError
 from kubeproxy_ebpf.model.address import Family, parse_address
@@ -26,7 +25,7 @@ from kubeproxy_ebpf.plan.service_plan import (
 )
 from kubeproxy_ebpf.testing import SMALL, Answer, FakeMapStore, Member, Outcome, Reader
 from kubeproxy_ebpf.writer import apply_changes
-from tests.layout_world import SOURCE_RANGES, SOURCES, Node, check_settled
+from tests.layout_world import SOURCE_RANGES, SOURCES, Node, audit, check_settled
 
 WEB, OTHER = ObjectName("shop", "web"), ObjectName("shop", "other")
 CLUSTER_IP = FrontendKey(parse_address("10.96.0.10"), 80, Protocol.TCP)

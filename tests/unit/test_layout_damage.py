@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubeproxy_ebpf import map_schema as schema
-from kubeproxy_ebpf.layout.audit import Audit, audit
+from kubeproxy_ebpf.layout.audit import Audit
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 from kubeproxy_ebpf.map_schema import OriginEntry
 from kubeproxy_ebpf.model.address import parse_address
@@ -19,7 +19,16 @@ from kubeproxy_ebpf.model.objects import Protocol
 from kubeproxy_ebpf.plan.service_plan import FrontendKey, FrontendKind
 from kubeproxy_ebpf.testing import SMALL, FakeMapStore
 from kubeproxy_ebpf.writer import apply_changes
-from tests.layout_world import Node, World, check_answers, check_no_backend_is_left, check_settled, world_of, worlds
+from tests.layout_world import (
+    Node,
+    World,
+    audit,
+    check_answers,
+    check_no_backend_is_left,
+    check_settled,
+    world_of,
+    worlds,
+)
 
 KEY_SIZES = {
     HashMap.ADDRESSES: (16, 4),

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -65,7 +65,7 @@ def test_maps_of_another_version_are_refused(load: Loader) -> None:
 def test_nothing_stays_loaded(node: Node, pin_folder: Path) -> None:
     """Maps may be open for reading alone; the program goes with the tracer."""
     before = set(syscalls.program_ids())
-    with loader.open_pinned(pin_folder) as store, Tracer(store) as tracer:
+    with loader.open_pinned(pin_folder) as store, closing(Tracer(store)) as tracer:
         assert tracer.trace(FROM_A_POD).answer.verdict is Verdict.DROP
     assert node.maps.count("reason_counters") == {}
     assert set(syscalls.program_ids()) - before == set()
@@ -89,7 +89,7 @@ def test_a_set_is_seen_whole(make_node: Callable[..., Node], pin_folder: Path) -
                 node.maps.store.publish(ArrayMap.SERVICES, place, word)
 
     changing = threading.Thread(target=change)
-    with loader.open_pinned(pin_folder) as store, Tracer(store) as tracer:
+    with loader.open_pinned(pin_folder) as store, closing(Tracer(store)) as tracer:
         changing.start()
         try:
             while changing.is_alive():
