@@ -66,24 +66,3 @@ def silent() -> Fault:
         return response
 
     return answer
-
-
-_VERBS = ["get", "list", "watch", "create", "update", "patch", "delete"]
-DISCOVERY: dict[str, dict[str, Any]] = {
-    "/api": {"kind": "APIVersions", "versions": ["v1"]},
-    "/apis": {"kind": "APIGroupList", "groups": []},
-    "/api/v1": {
-        "kind": "APIResourceList",
-        "groupVersion": "v1",
-        "resources": [
-            {"name": "nodes", "singularName": "node", "namespaced": False, "kind": "Node", "verbs": _VERBS},
-            {
-                "name": "namespaces",
-                "singularName": "namespace",
-                "namespaced": False,
-                "kind": "Namespace",
-                "verbs": _VERBS,
-            },
-        ],
-    },
-}

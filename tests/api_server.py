@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from aiohttp import web
 
 from tests import raw_objects
-from tests.api_answers import DISCOVERY, LAST_BOOKMARK, Fault, bookmark, event, refusal
+from tests.api_answers import LAST_BOOKMARK, Fault, bookmark, event, refusal
 
 T = TypeVar("T")
 
@@ -167,15 +167,13 @@ class ApiServer:
             return refused
         if request.path.startswith(EVENTS):
             return web.json_response({}, status=201)
-        if request.path in DISCOVERY:
-            return web.json_response(DISCOVERY[request.path])
         return await self._watch(request) if request.query.get("watch") == "true" else self._list(request)
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if self.tokens is not None and token not in self.tokens:
             return refusal(401, "Unauthorized")
-        is_there = request.path in KINDS or request.path in DISCOVERY or request.path.startswith(EVENTS)
+        is_there = request.path in KINDS or request.path.startswith(EVENTS)
         if not is_there or (request.path == CIDRS and not self.has_cidrs):
             return refusal(404, "the server could not find the requested resource")
         if "fieldSelector" in request.query and request.path == SERVICES and not self.knows_field_selector:

@@ -2,8 +2,8 @@
 """An API server as source of objects: all that talks to one.
 
 ``kubeconfig`` and ``login`` say how to reach it; ``api_client`` sends requests; ``reflector`` keeps up with one kind of
-object, and ``kinds`` says which there are; ``operator`` is kopf, which brings the Node; ``report`` writes events;
-``source`` runs all of that in a thread of its own.
+object, and ``kinds`` says which there are; ``operator`` is kopf, which brings the Node, and ``discovery`` what it is
+told of a server; ``report`` writes events; ``source`` runs all of that in a thread of its own.
 """
 
 from kubeproxy_ebpf.lean_import import without_authorities

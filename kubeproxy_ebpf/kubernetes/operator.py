@@ -13,12 +13,14 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NoReturn
+from http import HTTPStatus
+from typing import Any, Final, NoReturn, cast
 
 import aiohttp
 import structlog
 
 from kubeproxy_ebpf.kubernetes.api_client import CONNECT_SECONDS, SILENCE_SECONDS, ApiClient
+from kubeproxy_ebpf.kubernetes.discovery import DiscoverySession
 from kubeproxy_ebpf.kubernetes.errors import LoginFailedError, ServerUnreachableError
 from kubeproxy_ebpf.kubernetes.retry import LONGEST_DELAY_UNREACHABLE, RetryDelays
 from kubeproxy_ebpf.lean_import import as_if_absent
@@ -31,6 +33,7 @@ with as_if_absent(
 SHORTEST_WATCH, LONGEST_WATCH = 300, 600
 """Seconds after which the server ends a watch."""
 _REQUEST_SECONDS: Final = 30.0
+_REFUSALS: Final = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}
 
 OnNode = Callable[[str | None, Mapping[str, Any]], None]
 """Called with the type of an event (None: it was there already) and the raw Node."""
@@ -42,12 +45,13 @@ async def serve(client: ApiClient, node_name: str, on_node: OnNode) -> NoReturn:
     """Run the operator, for ever. If it ends, as some answers of a server make it, another one takes its place."""
     _quiet_kopf()
     delays = RetryDelays()
+    streams_lists = True
     while True:
         started = time.monotonic()
         try:
             await kopf.operator(
                 registry=_registry(client, on_node),
-                settings=_settings(node_name),
+                settings=_settings(node_name, streams_lists=streams_lists),
                 identity="kubeproxy-ebpf",  # type: ignore[arg-type]  # a type of its own for a text
                 clusterwide=True,
                 standalone=True,
@@ -56,6 +60,8 @@ async def serve(client: ApiClient, node_name: str, on_node: OnNode) -> NoReturn:
             error: Exception = ServerUnreachableError(client.server, EOFError("the operator ended"))
         except Exception as failure:  # noqa: BLE001 - whatever it is, the Node is still wanted
             reason, error = f"{type(failure).__name__}: {failure}", failure
+            if getattr(failure, "status", None) in _REFUSALS:  # a server before 1.34 does not stream lists
+                streams_lists = False
         delay = delays.after(error, time.monotonic() - started)
         _log.warning("operator_ended", reason=reason, seconds=round(delay, 2))
         await asyncio.sleep(delay)
@@ -103,7 +109,9 @@ class _Logins:
             else:
                 break
         self._client.on_change = self._close
-        return kopf.AiohttpSession(server=self._client.server, aiohttp_session=self._session)
+        server = self._client.server
+        session = cast("aiohttp.ClientSession", DiscoverySession(self._session, server))
+        return kopf.AiohttpSession(server=server, aiohttp_session=session)
 
     async def forget(self, **_: object) -> None:
         """Take note that this operator has ended."""
@@ -159,7 +167,7 @@ class _NullProgress(kopf.ProgressStorage):
         pass
 
 
-def _settings(node_name: str) -> kopf.OperatorSettings:
+def _settings(node_name: str, *, streams_lists: bool = True) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.persistence.diffbase_storage = _NullDiffBase()
     settings.persistence.progress_storage = _NullProgress()
@@ -175,6 +183,7 @@ def _settings(node_name: str) -> kopf.OperatorSettings:
     settings.watching.connect_timeout = CONNECT_SECONDS
     settings.watching.inactivity_timeout = SILENCE_SECONDS
     settings.watching.server_timeout = random.randint(SHORTEST_WATCH, LONGEST_WATCH)  # noqa: S311 - spreads agents
+    settings.watching.initial_streaming = streams_lists
     settings.watching.field_selectors["nodes"] = f"metadata.name={node_name}"
     return settings
 

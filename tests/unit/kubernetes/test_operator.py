@@ -34,9 +34,15 @@ def node(zone: str) -> dict[str, object]:
 
 
 @pytest.fixture
-def server() -> Iterator[ApiServer]:
+def streams_lists() -> bool:
+    """Return whether the server does."""
+    return True
+
+
+@pytest.fixture
+def server(*, streams_lists: bool) -> Iterator[ApiServer]:
     """Return a server with this node's Node."""
-    with ApiServer() as server:
+    with ApiServer(streams_lists=streams_lists) as server:
         server.put(NODES, node("a"), "node")
         yield server
 
@@ -69,6 +75,24 @@ def test_the_node_comes_and_nothing_is_written(server: ApiServer, source: ApiSer
         ("POST", "/apis/events.k8s.io/v1/namespaces/default/events")
     }
     assert {seen.query["fieldSelector"] for seen in server.requests(NODES)} == {"metadata.name=this-node"}
+
+
+def test_it_takes_one_request(server: ApiServer, source: ApiServerSource) -> None:
+    """Neither discovery nor a list is asked for: the watch begins with all there is."""
+    wait_for_zone(source, "a")
+    paths = [seen.path for seen in server.seen]
+    assert paths.count(NODES) == 1
+    assert not {"/api", "/apis", "/api/v1", "/version"} & set(paths)
+
+
+@pytest.mark.parametrize("streams_lists", [False])
+def test_a_server_that_streams_no_lists_is_asked_for_one(server: ApiServer, source: ApiServerSource) -> None:
+    """As those before 1.34; it refuses once."""
+    wait_for_zone(source, "a")
+    server.put(NODES, node("b"), "node")
+    wait_for_zone(source, "b")
+    asked = [seen.query for seen in server.requests(NODES)]
+    assert ["sendInitialEvents" in query for query in asked] == [True, False, False]
 
 
 FATAL: dict[str, Fault] = {
