@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(report.goals_table(sections))
     print(processors.stolen())
     if chosen.write or not (chosen.quick or chosen.only):
-        remarks = (processors.stolen(), f"kube-proxy {kubernetes_version()}.")
+        remarks = (report.mitigations(), processors.stolen(), f"kube-proxy {kubernetes_version()}.")
         report.write(sections, _command(arguments), remarks, _NOTES)
         print(f"written: {report.DOCUMENT}")
     return 0

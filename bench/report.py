@@ -13,6 +13,7 @@ from bench import rounds
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 ABSENT = "–"
+_VULNERABILITIES = Path("/sys/devices/system/cpu/vulnerabilities")
 """In a table: this was not measured."""
 
 
@@ -91,6 +92,13 @@ def machine() -> str:
         f"{os.cpu_count()} × {model}{hypervisor}, {memory / 1024**2:.0f} GiB, "
         f"Linux {platform.release().split('-')[0]} {platform.machine()}, Python {platform.python_version()}"
     )
+
+
+def mitigations() -> str:
+    """Return a sentence on what the kernel does about its processor's faults: it makes calls and returns dearer."""
+    states = {path.name: path.read_text().strip() for path in sorted(_VULNERABILITIES.iterdir())}
+    found = (f"{name} ({state})" for name, state in states.items() if state != "Not affected")
+    return f"What the kernel knows of the processor's faults: {', '.join(found) or 'none'}."
 
 
 class Processors:
