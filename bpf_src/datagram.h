@@ -29,7 +29,7 @@ static __always_inline int datagram_remember_further(struct bpf_sock_addr *ctx, 
                                                      const struct socket_origin *pair)
 {
 	if (sole) {
-		if (socket_origin_remember(ctx, &sole->pair))
+		if (socket_origins_begin(ctx, &sole->pair))
 			return -1;
 		sole_origin_give_back(sole);
 	}
@@ -154,11 +154,22 @@ static __always_inline void datagram_peer_rename(struct bpf_sock_addr *ctx, bool
 		user_address_write(ctx, ipv6, &displaced->frontend, displaced->frontend_port);
 }
 
+/* By another name the compiler describes the struct itself; else only that it exists, and the verifier refuses it. */
+typedef struct bpf_sock closing_socket;
+
+/* Takes the oldest pair of a socket that is being closed out of the overflow; false: there is none. */
+GLOBAL bool datagram_oldest_forget(closing_socket *sk)
+{
+	struct overflow_key ALIGNED key = {.cookie = bpf_get_socket_cookie(sk)};
+	struct socket_origins *storage = bpf_sk_storage_get(&socket_origins, sk, NULL, 0);
+
+	return storage && overflow_take_oldest(storage, &key, true);
+}
+
 /* Gives back what a socket that is being closed has; its storage goes by itself. */
 static __always_inline void datagram_socket_forget(struct bpf_sock *sk)
 {
-	struct overflow_key ALIGNED key = {.cookie = bpf_get_socket_cookie(sk)};
-	struct sole_origin *sole = sole_origin_get(key.cookie);
+	struct sole_origin *sole = sole_origin_get(bpf_get_socket_cookie(sk));
 	struct socket_origins *storage;
 
 	if (sole) {
@@ -170,7 +181,7 @@ static __always_inline void datagram_socket_forget(struct bpf_sock *sk)
 		return;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < SOCKET_OVERFLOW_LIMIT; i++)
-		if (!overflow_take_oldest(storage, &key, true))
+		if (!datagram_oldest_forget(sk))
 			return;
 }
 

@@ -19,20 +19,28 @@ static __always_inline bool loopback_reaches(bool on_host, const struct settings
 	return address_is_loopback(&address) || (on_host && is_host_address(settings, &address));
 }
 
+/* Returns the backend in a slot, if a loopback source reaches it. */
+GLOBAL __u32 loopback_slot_read(bool on_host, __u32 slot, __u32 service)
+{
+	const struct settings *settings = settings_get();
+	struct choice choice;
+
+	if (!settings || !slot_read(slot, service, &choice) ||
+	    !loopback_reaches(on_host, settings, &choice.backend->address))
+		return NO_BACKEND;
+	return choice.id;
+}
+
 /* Picks a backend that a loopback source reaches, from the slot on that a number stands for. */
 GLOBAL __u32 loopback_pick(bool on_host, __u64 set, __u32 number, __u32 service)
 {
-	const struct settings *settings = settings_get();
-	__u32 count = set_count(set), offset;
-	struct choice choice;
+	__u32 count = set_count(set), offset = (__u64)number * count >> 32;
 
-	if (!settings || !count)
-		return NO_BACKEND;
-	offset = (__u64)number * count >> 32;
 	for (__u32 tried = 0; tried < LOOPBACK_SLOTS_TRIED && tried < count; tried++) {
-		if (slot_read(set_base(set) + offset, service, &choice) &&
-		    loopback_reaches(on_host, settings, &choice.backend->address))
-			return choice.id;
+		__u32 backend = loopback_slot_read(on_host, set_base(set) + offset, service);
+
+		if (backend != NO_BACKEND)
+			return backend;
 		if (++offset == count)
 			offset = 0;
 	}

@@ -72,6 +72,21 @@ static __always_inline __u64 socket_origin_place(struct socket_origins *storage,
 	return oldest % SOCKET_ORIGINS;
 }
 
+/* Makes a socket's storage, with the pair that it has used so far. Returns 0, or -1 if there is no room. */
+static __always_inline int socket_origins_begin(struct bpf_sock_addr *ctx, const struct socket_origin *first)
+{
+	struct socket_origins *storage;
+
+	storage = ctx->sk ? bpf_sk_storage_get(&socket_origins, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
+	if (!storage)
+		return -1;
+	storage->entries[0] = *first;
+	storage->entries[0].current = 1;
+	storage->entries[0].used = storage->clock = 1;
+	storage->count = 1;
+	return 0;
+}
+
 /* Remembers a pair as the one used last. Returns 0, or -1 if there is no room. */
 static __noinline int socket_origin_remember(struct bpf_sock_addr *ctx, const struct socket_origin *pair)
 {
