@@ -12,7 +12,10 @@ import itertools
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
@@ -47,7 +50,7 @@ class Namespace:
         os.read(ready, 1)
         os.close(ready)
         namespace = cls(name, pid, addresses)
-        namespace.run("ip", "link", "set", "lo", "up")
+        namespace.ip("link set lo up")
         # Addresses are usable at once: nobody else can have them here.
         namespace.sysctl("net.ipv6.conf.all.accept_dad", 0)
         namespace.sysctl("net.ipv6.conf.default.accept_dad", 0)
@@ -55,21 +58,34 @@ class Namespace:
 
     def enter(self) -> None:
         """Move the calling thread into the namespace, for good."""
-        fd = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY)
-        try:
-            if _libc.setns(fd, CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), f"cannot enter {self.name}")
-        finally:
-            os.close(fd)
+        _enter(f"/proc/{self.pid}/ns/net")
 
-    def run(self, *command: str) -> str:
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Have the calling thread in the namespace while the block runs; what it starts stays there."""
+        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            self.enter()
+            try:
+                yield
+            finally:
+                _enter(f"/proc/self/fd/{own}")
+        finally:
+            os.close(own)
+
+    def run(self, *command: str, lines: str | None = None) -> str:
         """Run a command in the namespace and return what it prints; CalledProcessError carries its complaints."""
-        prefix = ("nsenter", f"--net=/proc/{self.pid}/ns/net")
-        return subprocess.run((*prefix, *command), check=True, capture_output=True, text=True).stdout
+        with self.entered():
+            return subprocess.run(command, input=lines, check=True, capture_output=True, text=True).stdout
+
+    def ip(self, *commands: str) -> None:
+        """Have one process run several of its commands: where a kernel is emulated, processes take most of the time."""
+        self.run("ip", "-batch", "-", lines="\n".join(commands))
 
     def sysctl(self, name: str, value: object) -> None:
         """Set a network sysctl of the namespace."""
-        self.run("sysctl", "-q", "-w", f"{name}={value}")
+        with self.entered():
+            Path("/proc/sys", *name.split(".")).write_text(str(value))
 
     def delete(self) -> None:
         """End the holder; the kernel removes the namespace with its last process."""
@@ -79,20 +95,29 @@ class Namespace:
 
 def join(node: Namespace, pod: Namespace) -> None:
     """Give a pod its addresses on a veth pair to its node, which routes to them. Routes as CNIs make them."""
-    number = next(_numbers)
-    device = f"pod{number}"
-    node.run("ip", "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", str(pod.pid))
+    device = f"pod{next(_numbers)}"
+    addresses = [f"{address}/{address.max_prefixlen}" for address in map(ipaddress.ip_address, pod.addresses)]
+    node.ip(
+        f"link add {device} type veth peer name eth0 netns {pod.pid}",
+        f"link set {device} address 02:00:00:00:00:01 up",
+        f"address add fe80::1/64 dev {device} nodad",
+    )
     node.sysctl(f"net.ipv4.conf.{device}.proxy_arp", 1)
-    node.run("ip", "link", "set", device, "address", "02:00:00:00:00:01", "up")
-    node.run("ip", "-6", "address", "add", "fe80::1/64", "dev", device, "nodad")
-    pod.run("ip", "link", "set", "eth0", "up")
-    for text in pod.addresses:
-        address = ipaddress.ip_address(text)
-        length = address.max_prefixlen
-        extra = ("nodad",) if address.version == 6 else ()
-        pod.run("ip", "address", "add", f"{address}/{length}", "dev", "eth0", *extra)
-        node.run("ip", "route", "add", f"{address}/{length}", "dev", device)
-    pod.run("ip", "route", "add", "169.254.1.1", "dev", "eth0", "scope", "link")
-    pod.run("ip", "neighbour", "add", "169.254.1.1", "lladdr", "02:00:00:00:00:01", "dev", "eth0")
-    pod.run("ip", "route", "add", "default", "via", "169.254.1.1", "dev", "eth0")
-    pod.run("ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "eth0")
+    pod.ip(
+        "link set eth0 up",
+        *(f"address add {address} dev eth0 {'nodad' if ':' in address else ''}" for address in addresses),
+        "route add 169.254.1.1 dev eth0 scope link",
+        "neighbour add 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0",
+        "route add default via 169.254.1.1 dev eth0",
+        "route add default via fe80::1 dev eth0",
+    )
+    node.ip(*(f"route add {address} dev {device}" for address in addresses))
+
+
+def _enter(file: str) -> None:
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        if _libc.setns(fd, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"cannot enter {file}")
+    finally:
+        os.close(fd)

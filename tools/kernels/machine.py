@@ -28,7 +28,8 @@ HERE = Path(__file__).parent
 DRIVERS = ("virtio_pci", "virtiofs", "overlay")
 VIRTIOFSD = ("virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 MEMORY = "3G"
-PROCESSOR = "max,-cx16,-la57"  # QEMU 7.2 emulates cmpxchg16b wrongly; four levels of page tables are walked faster
+PROCESSOR = "max,-cx16,-la57,-erms"
+"""QEMU 7.2 emulates cmpxchg16b wrongly; four levels of page tables are walked faster; "rep movsb" takes a turn a byte."""
 SOCKET_WAIT = 10.0  # seconds
 
 

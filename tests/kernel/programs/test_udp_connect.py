@@ -87,6 +87,7 @@ def test_threads_share_a_socket(make_node: Callable[..., Node]) -> None:
 
     def story() -> None:
         with datagram_socket() as client:
+            client.settimeout(60)  # thousands of questions wait to be answered before the last ones
             threads = [threading.Thread(target=use_at_random, args=(client, frontends, seed)) for seed in range(4)]
             for thread in threads:
                 thread.start()
