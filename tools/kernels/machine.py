@@ -29,7 +29,7 @@ DRIVERS = ("virtio_pci", "virtiofs", "overlay")
 VIRTIOFSD = ("virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 MEMORY = "3G"
 PROCESSOR = "max,-cx16,-la57,-erms"
-"""QEMU 7.2 emulates cmpxchg16b wrongly; four levels of page tables are walked faster; "rep movsb" takes a turn a byte."""
+"""QEMU 7.2 emulates cmpxchg16b wrongly; four levels of page tables are walked faster; rep movsb copies bytewise."""
 SOCKET_WAIT = 10.0  # seconds
 
 
