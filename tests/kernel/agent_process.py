@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 NODE_NAME = "this-node"
 READY = "agent_ready"
-PATIENCE = 90.0
+PATIENCE = 300.0
 """Seconds; an emulated machine is twenty times slower than others."""
 _JOIN = 'echo 0 >"$0/cgroup.procs" && exec "$@"'
 _ENTRY = "from kubeproxy_ebpf.cli.main import main; main()"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections import Counter
@@ -30,6 +31,7 @@ class Progress(NamedTuple):
 
 def connect_without_end(address: str, port: int) -> Iterator[Progress]:
     """Make new connections, one after the other; yield what came of all of them, every now and then."""
+    os.nice(10)  # where there is one processor for everybody, those who are watched go first
     seen: Counter[str] = Counter()
     while True:
         began = time.monotonic()
@@ -40,6 +42,7 @@ def connect_without_end(address: str, port: int) -> Iterator[Progress]:
 
 def stream_without_end(address: str, port: int) -> Iterator[Progress]:
     """Exchange lines over one connection; yield its server and how many, every now and then."""
+    os.nice(10)
     with socket.create_connection((address, port), timeout=5) as connection:
         reader = connection.makefile("rb")
         server = reader.readline().split()[0].decode()
