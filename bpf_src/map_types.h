@@ -224,6 +224,50 @@ struct overflow_origin {
 	struct socket_backend next;
 };
 
+/* Where a packet is met: on its way into this node or out of it. */
+enum flow_hook {
+	FLOW_INGRESS = 1,
+	FLOW_EGRESS = 2,
+};
+
+/* flows and opening_flows: a packet's tuple as it arrives at a hook -> struct flow. */
+struct flow_key {
+	struct address source;
+	struct address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 hook; /* enum flow_hook */
+	__u16 pad;
+};
+
+/* Two to the power of it jiffies are a tick of flows: between a quarter of a second and two and a half. */
+enum { FLOW_TICK = 8 };
+
+enum flow_state {
+	FLOW_REQUEST = 1, /* the way of the one who opened it; else the replies' */
+	FLOW_SYN = 2,     /* TCP: seen this way */
+	FLOW_FIN = 4,
+	FLOW_RST = 8,
+	FLOW_SWEPT = 16, /* about to be deleted: nobody's */
+};
+
+/*
+ * One way of a connection: all of the rewrite.  The other way has an entry of its own, under the tuple that answers
+ * what this one becomes.
+ */
+struct flow {
+	struct address source; /* what the packet's become */
+	struct address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u32 backend; /* backend id, and its generation when the flow began */
+	__u32 generation;
+	__u32 service;
+	__u32 seen;  /* when the last packet went this way: jiffies, without their lowest FLOW_TICK bits */
+	__u32 state; /* enum flow_state */
+};
+
 struct prefix {
 	struct address network;
 	struct address mask;

@@ -177,5 +177,5 @@ class Tracer:
         return found
 
     def _ask(self, question: Question, affinity_client: bytes, number: int) -> Answer:
-        packet = syscalls.program_test_run(self._program, question.pack(affinity_client, number))
-        return Answer.unpack(packet[-ANSWER.size :])
+        run = syscalls.program_test_run(self._program, question.pack(affinity_client, number))
+        return Answer.unpack(run.packet[-ANSWER.size :])

@@ -67,7 +67,7 @@ struct bpf_test_run_opts {
 	size_t sz;
 	const void *data_in;
 	void *data_out;
-	uint32_t data_size_in, data_size_out;
+	uint32_t data_size_in, data_size_out, retval;
 	...;
 };
 int bpf_prog_test_run_opts(int prog_fd, struct bpf_test_run_opts *opts);

@@ -222,15 +222,32 @@ def program_query(target_fd: int, attach_type: int, flags: int = 0) -> tuple[int
         return tuple(ids[0 : count[0]])
 
 
-def program_test_run(program_fd: int, packet: bytes) -> bytes:
-    """Run a program once on a packet and return what it made of it (BPF_PROG_TEST_RUN)."""
-    data, out = ffi.new("char[]", packet), ffi.new("char[]", len(packet))
+class PacketRun(NamedTuple):
+    """What a program made of a packet."""
+
+    action: int
+    """What it returned, as a signed number."""
+    packet: bytes
+
+
+_ROOM = 256
+"""Bytes by which a program may make a packet longer."""
+
+
+def program_test_run(program_fd: int, packet: bytes) -> PacketRun:
+    """Run a program once on a packet (BPF_PROG_TEST_RUN)."""
+    size = len(packet) + _ROOM
+    data, out = ffi.new("char[]", packet), ffi.new("char[]", size)
     options = ffi.new("struct bpf_test_run_opts *")
     options.sz = ffi.sizeof("struct bpf_test_run_opts")
     options.data_in, options.data_size_in = data, len(packet)
-    options.data_out, options.data_size_out = out, len(packet)
+    options.data_out, options.data_size_out = out, size
     check(lib.bpf_prog_test_run_opts(program_fd, options), "run a program on a packet")
-    return bytes(ffi.buffer(out, options.data_size_out))
+    return PacketRun(_signed(options.retval), bytes(ffi.buffer(out, options.data_size_out)))
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 32) if number >> 31 else number
 
 
 def map_ids() -> tuple[int, ...]:

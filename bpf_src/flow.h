@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Connections that were given a backend: two entries each, one for either way, under the tuple that arrives at the
+ * hook. An entry is all that a packet needs.
+ *
+ * What has not been answered yet is in a table of its own, which forgets what was used least: a flood of openings
+ * pushes out other openings, and never a connection that stands.
+ */
+#ifndef KUBEPROXY_FLOW_H
+#define KUBEPROXY_FLOW_H
+
+#include "packet.h"
+#include "select.h"
+
+/* A packet's tuple -> its rewrite, once the connection was answered; the programs. Swept. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+/* The same until it is answered; the programs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} opening_flows SEC(".maps");
+
+/* Jiffies are read at next to no price; what asks a clock costs as much as a look-up. */
+static __always_inline __u32 tick_now(void)
+{
+	return bpf_jiffies64() >> FLOW_TICK;
+}
+
+/* The key under which the other way of a flow stands. Both ways of one that stays on this node pass different hooks. */
+static __always_inline void other_way_key(const struct flow_key *key, const struct flow *flow, struct flow_key *other)
+{
+	other->source = flow->destination;
+	other->destination = flow->source;
+	other->source_port = flow->destination_port;
+	other->destination_port = flow->source_port;
+	other->protocol = key->protocol;
+	other->hook = key->hook == FLOW_INGRESS ? FLOW_EGRESS : FLOW_INGRESS;
+	other->pad = 0;
+}
+
+/* A TCP segment that opens a connection: nothing else makes a flow. */
+static __always_inline bool packet_opens(const struct packet *packet)
+{
+	if (packet->tuple.protocol == IPPROTO_UDP)
+		return true;
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
+}
+
+/*
+ * Whether a packet belongs to the connection that its tuple had before.  UDP leaves a backend that serves no more; a
+ * TCP connection goes on for as long as its endpoint does, and a SYN after its end begins another one.
+ */
+static __always_inline bool flow_goes_on(const struct flow *flow, const struct packet *packet)
+{
+	struct choice choice;
+
+	if (packet->tuple.protocol == IPPROTO_UDP)
+		return backend_read(flow->backend, flow->service, &choice) && choice.generation == flow->generation;
+	return !(packet_opens(packet) && flow->state & (FLOW_FIN | FLOW_RST));
+}
+
+/* Notes that a packet went this way. */
+static __always_inline void flow_track(struct flow *flow, const struct packet *packet)
+{
+	__u32 state = flow->state, now = tick_now();
+
+	if (packet->tcp_flags & TCP_SYN)
+		state |= FLOW_SYN;
+	if (packet->tcp_flags & TCP_FIN)
+		state |= FLOW_FIN;
+	if (packet->tcp_flags & TCP_RST)
+		state |= FLOW_RST;
+	/* Writing what is there already would take the cache line from other CPUs. */
+	if (flow->state != state)
+		flow->state = state;
+	if (flow->seen != now)
+		flow->seen = now;
+}
+
+/* What answers a request: under which tuple it comes, and what becomes of it. */
+static __always_inline void reply_make(const struct flow_key *request_key, const struct flow *request,
+                                       struct flow *reply)
+{
+	*reply = *request;
+	reply->source = request_key->destination;
+	reply->destination = request_key->source;
+	reply->source_port = request_key->destination_port;
+	reply->destination_port = request_key->source_port;
+	reply->seen = 0;
+	reply->state = 0;
+}
+
+/*
+ * A request that comes after an answer shows that its client is who it says: from now on the connection stays.  Where
+ * there is no room for it, it goes on as one that may be forgotten.
+ */
+static __noinline int flow_assure(const struct flow_key *key, const struct flow *opening)
+{
+	struct flow_key ALIGNED reply_key;
+	struct flow ALIGNED flow;
+	const struct flow *reply;
+
+	other_way_key(key, opening, &reply_key);
+	reply = bpf_map_lookup_elem(&opening_flows, &reply_key);
+	if (!reply) {
+		reply_make(key, opening, &flow);
+		return bpf_map_update_elem(&opening_flows, &reply_key, &flow, BPF_NOEXIST);
+	}
+	if (!READ_ONCE(reply->seen))
+		return 0;
+	reply_make(key, opening, &flow);
+	flow.seen = tick_now();
+	flow.state = READ_ONCE(reply->state);
+	if (bpf_map_update_elem(&flows, &reply_key, &flow, BPF_NOEXIST))
+		return 0;
+	if (bpf_map_update_elem(&flows, key, opening, BPF_NOEXIST)) {
+		bpf_map_delete_elem(&flows, &reply_key);
+		return 0;
+	}
+	bpf_map_delete_elem(&opening_flows, key);
+	bpf_map_delete_elem(&opening_flows, &reply_key);
+	return 0;
+}
+
+/*
+ * Finds the entry of a packet that stays, and copies it.  It is deleted only a grace period after it was marked, so
+ * that nobody can be in the middle of reading it when its place becomes another's.
+ */
+static __always_inline struct flow *standing_flow_read(const struct flow_key *key, struct flow *copy)
+{
+	struct flow *flow = bpf_map_lookup_elem(&flows, key);
+
+	if (!flow || READ_ONCE(flow->state) & FLOW_SWEPT)
+		return NULL;
+	*copy = *flow;
+	return flow;
+}
+
+/*
+ * The same for a connection that is not answered yet.  The kernel gives its place to another at any moment: what was
+ * read counts if the place is still the key's afterwards.
+ */
+static __always_inline struct flow *opening_flow_read(const struct flow_key *key, struct flow *copy)
+{
+	struct flow *flow = bpf_map_lookup_elem(&opening_flows, key);
+
+	if (!flow)
+		return NULL;
+	*copy = *flow;
+	return bpf_map_lookup_elem(&opening_flows, key) == flow ? flow : NULL;
+}
+
+/* Finds what becomes of a packet that belongs to a connection, and where that is kept. */
+static __always_inline struct flow *flow_read(const struct packet *packet, struct flow *copy)
+{
+	struct flow *flow = standing_flow_read(&packet->tuple, copy);
+
+	if (flow)
+		return flow;
+	flow = opening_flow_read(&packet->tuple, copy);
+	if (flow && copy->state & FLOW_REQUEST && !(packet->tcp_flags & TCP_SYN))
+		flow_assure(&packet->tuple, copy);
+	return flow;
+}
+
+/* Remembers both ways of a new connection. Returns 0, or less if there is no room. */
+static __always_inline int flow_begin(const struct flow_key *key, const struct flow *request)
+{
+	struct flow_key ALIGNED reply_key;
+	struct flow ALIGNED reply;
+
+	other_way_key(key, request, &reply_key);
+	reply_make(key, request, &reply);
+	if (bpf_map_update_elem(&opening_flows, &reply_key, &reply, BPF_ANY))
+		return -1;
+	return bpf_map_update_elem(&opening_flows, key, request, BPF_ANY);
+}
+
+/* Forgets a connection that is over, as another one begins under its tuple. */
+static __always_inline void flow_forget(const struct flow_key *key, const struct flow *request)
+{
+	struct flow_key ALIGNED reply_key;
+
+	other_way_key(key, request, &reply_key);
+	bpf_map_delete_elem(&flows, &reply_key);
+	bpf_map_delete_elem(&opening_flows, &reply_key);
+	bpf_map_delete_elem(&flows, key);
+	bpf_map_delete_elem(&opening_flows, key);
+}
+
+#endif

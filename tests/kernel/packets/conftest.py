@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packet programs on the maps of a loaded data plane, run on one packet at a time; attached nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kubeproxy_ebpf
+from kubeproxy_ebpf.datapath.libbpf import syscalls
+from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
+from kubeproxy_ebpf.datapath.loader import Datapath
+from tests.kernel.packets.packet import UNSPEC, Packet, parsed, with_right_checksums
+from tests.kernel.programs.service_maps import ServiceMaps
+
+OBJECT = Path(kubeproxy_ebpf.__file__).parent / "bpf" / "forward.bpf.o"
+SMALL_TABLE = 64
+SERVICE_CIDRS = ("10.96.0.0/16", "fd00:96::/112")
+
+
+class Forward:
+    """The programs, and the maps that they look Services up in."""
+
+    def __init__(self, datapath: Datapath) -> None:
+        """Load them with small tables."""
+        self.maps = ServiceMaps(datapath.store)
+        self.maps.settings(service_cidrs=SERVICE_CIDRS)
+        self._object = BpfObject(OBJECT)
+        for map_ in self._object.maps():
+            if map_.name in datapath.store.map_names():
+                self._object.reuse_map(map_.name, datapath.store.descriptor(map_.name))
+            elif not map_.internal:
+                self._object.set_entries(map_.name, SMALL_TABLE)
+        self._object.load()
+
+    def close(self) -> None:
+        """Let go of them."""
+        self._object.close()
+
+    def run(self, hook: str, packet: Packet | bytes) -> tuple[int, bytes]:
+        """Run the program of a hook, ``ingress`` or ``egress``; return its action and the packet."""
+        run = syscalls.program_test_run(self._object.program_fd(f"forward_{hook}"), bytes(packet))
+        return run.action, run.packet
+
+    def translate(self, hook: str, packet: Packet) -> Packet:
+        """Return what becomes of a packet that goes on; its checksums must be right."""
+        action, data = self.run(hook, packet)
+        assert action == UNSPEC
+        assert data == with_right_checksums(data)
+        return parsed(data)
+
+    def entries(self, table: str) -> dict[bytes, bytes]:
+        """Return the keys and values of ``flows`` or ``opening_flows``."""
+        fd = self._object.map_fd(table)
+        info = syscalls.map_info(fd)
+        found = {}
+        key = syscalls.map_next_key(fd, None, info.key_size)
+        while key is not None:
+            found[key] = syscalls.map_lookup(fd, key, info.value_size) or b""
+            key = syscalls.map_next_key(fd, key, info.key_size)
+        return found
+
+
+@pytest.fixture
+def forward(datapath: Datapath) -> Iterator[Forward]:
+    """Load the packet programs."""
+    programs = Forward(datapath)
+    yield programs
+    programs.close()
