@@ -12,6 +12,14 @@
 #include "packet.h"
 #include "select.h"
 
+enum {
+	FIRST_LOW_PORT = 1024,
+	LOW_PORTS = 30000 - FIRST_LOW_PORT,
+	FIRST_HIGH_PORT = 61000,
+	HIGH_PORTS = 65536 - FIRST_HIGH_PORT,
+	PORTS_TRIED = 16,
+};
+
 /* A packet's tuple -> its rewrite, once the connection was answered; the programs. Swept. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -62,9 +70,9 @@ static __always_inline bool flow_goes_on(const struct flow *flow, const struct p
 {
 	struct choice choice;
 
-	if (packet->tuple.protocol == IPPROTO_UDP)
+	if (packet->tuple.protocol == IPPROTO_UDP && flow->service)
 		return backend_read(flow->backend, flow->service, &choice) && choice.generation == flow->generation;
-	return !(packet_opens(packet) && flow->state & (FLOW_FIN | FLOW_RST));
+	return !(flow->state & (FLOW_FIN | FLOW_RST) && packet_opens(packet));
 }
 
 /* Notes that a packet went this way. */
@@ -171,17 +179,54 @@ static __always_inline struct flow *flow_read(const struct packet *packet, struc
 	return flow;
 }
 
-/* Remembers both ways of a new connection. Returns 0, or less if there is no room. */
-static __always_inline int flow_begin(const struct flow_key *key, const struct flow *request)
+/* Whether replies under a key would be taken for another connection's; one that has ended makes room. */
+static __always_inline bool reply_key_is_free(const struct flow_key *key, const struct flow *reply)
+{
+	const struct flow *standing = bpf_map_lookup_elem(&flows, key);
+	const struct flow *other = standing ? standing : bpf_map_lookup_elem(&opening_flows, key);
+
+	if (!other)
+		return true;
+	if (address_equal(&other->source, &reply->source) && address_equal(&other->destination, &reply->destination) &&
+	    other->source_port == reply->source_port && other->destination_port == reply->destination_port)
+		return true;
+	if (!(other->state & (FLOW_FIN | FLOW_RST | FLOW_SWEPT)))
+		return false;
+	if (standing)
+		bpf_map_delete_elem(&flows, key);
+	return true;
+}
+
+/* A port that is neither a NodePort by default nor one that the kernel gives to sockets; in network order. */
+static __always_inline __be16 random_port(void)
+{
+	__u32 number = bpf_get_prandom_u32() % (LOW_PORTS + HIGH_PORTS);
+
+	return bpf_htons(number < LOW_PORTS ? FIRST_LOW_PORT + number : FIRST_HIGH_PORT + number - LOW_PORTS);
+}
+
+/*
+ * Remembers both ways of a new connection.  Two of a client's connections through different frontends may come to look
+ * alike to their common backend: then the later one gets another source port.  Returns 0, or less if there is none.
+ */
+static __noinline int flow_begin(const struct flow_key *key, struct flow *request)
 {
 	struct flow_key ALIGNED reply_key;
 	struct flow ALIGNED reply;
 
 	other_way_key(key, request, &reply_key);
 	reply_make(key, request, &reply);
-	if (bpf_map_update_elem(&opening_flows, &reply_key, &reply, BPF_ANY))
-		return -1;
-	return bpf_map_update_elem(&opening_flows, key, request, BPF_ANY);
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < PORTS_TRIED; i++) {
+		if (reply_key_is_free(&reply_key, &reply)) {
+			request->source_port = reply_key.destination_port;
+			if (bpf_map_update_elem(&opening_flows, &reply_key, &reply, BPF_ANY))
+				return -1;
+			return bpf_map_update_elem(&opening_flows, key, request, BPF_ANY);
+		}
+		reply_key.destination_port = random_port();
+	}
+	return -1;
 }
 
 /* Forgets a connection that is over, as another one begins under its tuple. */

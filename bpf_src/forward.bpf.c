@@ -9,12 +9,21 @@
 #include "flow.h"
 #include "judge.h"
 #include "rewrite.h"
+#include "snat.h"
 
 /* Pass is UNSPEC: OK would keep other people's filters from the packet. */
 enum {
 	TC_ACT_UNSPEC = -1,
 	TC_ACT_SHOT = 2,
 };
+
+/* Makes of a packet what its flow says. */
+static __always_inline int flow_carry_out(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
+{
+	if (flow->state & FLOW_MASQUERADED)
+		skb->mark |= masquerade_mark;
+	return packet_rewrite(skb, packet, flow) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
 
 static __always_inline int refuse_packet(__u32 service, __u8 reason)
 {
@@ -46,11 +55,11 @@ static __always_inline int frontend_forward(struct __sk_buff *skb, const struct 
 	flow.backend = choice.id;
 	flow.generation = choice.generation;
 	flow.service = frontend->service;
-	flow.state = FLOW_REQUEST;
+	flow.state = FLOW_REQUEST | (choice.flags & BACKEND_LOCAL ? 0 : FLOW_MASQUERADED);
 	if (flow_begin(&packet->tuple, &flow))
-		return refuse_packet(frontend->service, REASON_MISSING_ENTRY);
+		return refuse_packet(frontend->service, REASON_NO_FREE_PORT);
 	connection_count(frontend->service);
-	return packet_rewrite(skb, packet, &flow) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	return flow_carry_out(skb, packet, &flow);
 }
 
 static __always_inline int packet_judge(struct __sk_buff *skb, const struct packet *packet)
@@ -79,36 +88,66 @@ static __always_inline int packet_judge(struct __sk_buff *skb, const struct pack
 	return reason == REASON_NONE ? TC_ACT_UNSPEC : refuse_packet(0, reason);
 }
 
-static __always_inline int packet_forward(struct __sk_buff *skb, __u32 network, __u8 hook)
+/* Carries out what was decided for a packet's connection; false: there is none, or it has ended. */
+static __always_inline bool known_flow_apply(struct __sk_buff *skb, const struct packet *packet, int *action)
+{
+	struct flow ALIGNED rewrite;
+	struct flow *flow = flow_read(packet, &rewrite);
+
+	if (!flow)
+		return false;
+	if (!flow_goes_on(&rewrite, packet)) {
+		if (rewrite.state & FLOW_REQUEST)
+			flow_forget(&packet->tuple, &rewrite);
+		return false;
+	}
+	flow_track(flow, packet);
+	*action = flow_carry_out(skb, packet, &rewrite);
+	return true;
+}
+
+static __always_inline int ingress_forward(struct __sk_buff *skb, __u32 network)
 {
 	struct packet ALIGNED packet;
-	struct flow ALIGNED rewrite;
-	struct flow *flow;
+	int action;
 
-	if (!packet_read(skb, network, hook, &packet))
+	if (!packet_read(skb, network, FLOW_INGRESS, &packet))
 		return TC_ACT_UNSPEC;
-	flow = flow_read(&packet, &rewrite);
-	if (flow && flow_goes_on(&rewrite, &packet)) {
-		flow_track(flow, &packet);
-		return packet_rewrite(skb, &packet, &rewrite) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
-	}
-	if (hook != FLOW_INGRESS || !packet_opens(&packet))
+	if (known_flow_apply(skb, &packet, &action))
+		return action;
+	return packet_opens(&packet) ? packet_judge(skb, &packet) : TC_ACT_UNSPEC;
+}
+
+static __always_inline int egress_forward(struct __sk_buff *skb, __u32 network)
+{
+	bool is_masqueraded = skb->mark & masquerade_mark;
+	struct packet ALIGNED packet;
+	struct flow ALIGNED flow;
+	int action;
+	__u8 reason;
+
+	if (is_masqueraded)
+		skb->mark &= ~masquerade_mark;
+	if (!packet_read(skb, network, FLOW_EGRESS, &packet))
 		return TC_ACT_UNSPEC;
-	if (flow)
-		flow_forget(&packet.tuple, &rewrite);
-	return packet_judge(skb, &packet);
+	if (known_flow_apply(skb, &packet, &action))
+		return action;
+	if (!is_masqueraded)
+		return TC_ACT_UNSPEC;
+	reason = snat_begin(skb, &packet, &flow);
+	return reason == REASON_NONE ? flow_carry_out(skb, &packet, &flow) : refuse_packet(0, reason);
 }
 
 SEC("tc")
 int forward_ingress(struct __sk_buff *skb)
 {
-	return packet_forward(skb, ETHERNET_HEADER_SIZE, FLOW_INGRESS);
+	return ingress_forward(skb, ETHERNET_HEADER_SIZE);
 }
 
 SEC("tc")
 int forward_egress(struct __sk_buff *skb)
 {
-	return packet_forward(skb, ETHERNET_HEADER_SIZE, FLOW_EGRESS);
+	return egress_forward(skb, ETHERNET_HEADER_SIZE);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -249,7 +249,8 @@ enum flow_state {
 	FLOW_SYN = 2,     /* TCP: seen this way */
 	FLOW_FIN = 4,
 	FLOW_RST = 8,
-	FLOW_SWEPT = 16, /* about to be deleted: nobody's */
+	FLOW_SWEPT = 16,       /* about to be deleted: nobody's */
+	FLOW_MASQUERADED = 32, /* a request that gets an address of this node as its source on its way out */
 };
 
 /*
@@ -263,9 +264,14 @@ struct flow {
 	__be16 destination_port;
 	__u32 backend; /* backend id, and its generation when the flow began */
 	__u32 generation;
-	__u32 service;
-	__u32 seen;  /* when the last packet went this way: jiffies, without their lowest FLOW_TICK bits */
-	__u32 state; /* enum flow_state */
+	__u32 service; /* 0: what only changes the source, on the way out, knows none */
+	__u32 seen;    /* when the last packet went this way: jiffies, without their lowest FLOW_TICK bits */
+	__u32 state;   /* enum flow_state */
+};
+
+/* devices: interface index -> what packets that leave by it may have as their source. */
+struct device {
+	struct address sources[2]; /* IPv4, IPv6; unspecified: none */
 };
 
 struct prefix {
@@ -308,7 +314,9 @@ enum reason {
 	REASON_LOOPBACK_SOURCE = 6,     /* REJECT: bound to loopback, which cannot reach the endpoint */
 	REASON_SOCKET_ORIGINS_FULL = 7, /* ENOBUFS: too many origins to remember on one socket */
 	REASON_MISSING_ENTRY = 8,       /* a slot or backend that is not there: a bug, passed on untouched */
-	REASON_COUNT = 9,
+	REASON_NO_FREE_PORT = 9,        /* DROP: no port is left under which answers could be told apart */
+	REASON_NO_DEVICE_ADDRESS = 10, /* DROP: the device that the route chose has no address of the packet's family */
+	REASON_COUNT = 11,
 };
 
 enum verdict {

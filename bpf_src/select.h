@@ -24,6 +24,7 @@ struct choice {
 	const struct backend *backend;
 	__u32 id;
 	__u32 generation;
+	__u16 flags; /* enum backend_flag */
 	__be16 port;
 };
 
@@ -92,6 +93,7 @@ static __always_inline __u16 backend_read(__u32 id, __u32 service, struct choice
 	choice->backend = backend;
 	choice->id = id;
 	choice->generation = state.generation;
+	choice->flags = state.flags;
 	choice->port = state.port;
 	return state.flags;
 }

@@ -19,6 +19,8 @@ REASONS: Final = (
     "loopback_source",
     "socket_origins_full",
     "missing_entry",
+    "no_free_port",
+    "no_device_address",
 )
 """enum reason, by number."""
 

@@ -63,11 +63,15 @@ int bpf_prog_attach(int prog_fd, int attachable_fd, int attach_type, unsigned in
 int bpf_prog_detach2(int prog_fd, int attachable_fd, int attach_type);
 int bpf_prog_query(int target_fd, int attach_type, uint32_t query_flags, uint32_t *attach_flags, uint32_t *prog_ids,
 		   uint32_t *prog_cnt);
+struct __sk_buff {
+	uint32_t mark;
+	...;
+};
 struct bpf_test_run_opts {
 	size_t sz;
-	const void *data_in;
-	void *data_out;
-	uint32_t data_size_in, data_size_out, retval;
+	const void *data_in, *ctx_in;
+	void *data_out, *ctx_out;
+	uint32_t data_size_in, data_size_out, ctx_size_in, ctx_size_out, retval;
 	...;
 };
 int bpf_prog_test_run_opts(int prog_fd, struct bpf_test_run_opts *opts);

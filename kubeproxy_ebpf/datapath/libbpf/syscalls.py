@@ -228,26 +228,27 @@ class PacketRun(NamedTuple):
     action: int
     """What it returned, as a signed number."""
     packet: bytes
+    mark: int
 
 
 _ROOM = 256
 """Bytes by which a program may make a packet longer."""
 
 
-def program_test_run(program_fd: int, packet: bytes) -> PacketRun:
-    """Run a program once on a packet (BPF_PROG_TEST_RUN)."""
+def program_test_run(program_fd: int, packet: bytes, mark: int = 0) -> PacketRun:
+    """Run a program of tc once on a packet, which has a mark (BPF_PROG_TEST_RUN)."""
     size = len(packet) + _ROOM
     data, out = ffi.new("char[]", packet), ffi.new("char[]", size)
+    before, after = ffi.new("struct __sk_buff *", {"mark": mark}), ffi.new("struct __sk_buff *")
     options = ffi.new("struct bpf_test_run_opts *")
     options.sz = ffi.sizeof("struct bpf_test_run_opts")
     options.data_in, options.data_size_in = data, len(packet)
     options.data_out, options.data_size_out = out, size
+    options.ctx_in, options.ctx_size_in = before, ffi.sizeof("struct __sk_buff")
+    options.ctx_out, options.ctx_size_out = after, ffi.sizeof("struct __sk_buff")
     check(lib.bpf_prog_test_run_opts(program_fd, options), "run a program on a packet")
-    return PacketRun(_signed(options.retval), bytes(ffi.buffer(out, options.data_size_out)))
-
-
-def _signed(number: int) -> int:
-    return number - (1 << 32) if number >> 31 else number
+    action = options.retval - (1 << 32) if options.retval >> 31 else options.retval
+    return PacketRun(action, bytes(ffi.buffer(out, options.data_size_out)), after.mark)
 
 
 def map_ids() -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
 from kubeproxy_ebpf.datapath.loader import Datapath
 from tests.kernel.packets.packet import UNSPEC, Packet, parsed, with_right_checksums
+from tests.kernel.programs import service_maps
 from tests.kernel.programs.service_maps import ServiceMaps
 
 OBJECT = Path(kubeproxy_ebpf.__file__).parent / "bpf" / "forward.bpf.o"
 SMALL_TABLE = 64
+LOOPBACK = 1
 SERVICE_CIDRS = ("10.96.0.0/16", "fd00:96::/112")
 
 
@@ -26,6 +29,7 @@ class Forward:
     def __init__(self, datapath: Datapath) -> None:
         """Load them with small tables."""
         self.maps = ServiceMaps(datapath.store)
+        self.marks: dict[bytes, int] = {}
         self.maps.settings(service_cidrs=SERVICE_CIDRS)
         self._object = BpfObject(OBJECT)
         for map_ in self._object.maps():
@@ -40,8 +44,14 @@ class Forward:
         self._object.close()
 
     def run(self, hook: str, packet: Packet | bytes) -> tuple[int, bytes]:
-        """Run the program of a hook, ``ingress`` or ``egress``; return its action and the packet."""
-        run = syscalls.program_test_run(self._object.program_fd(f"forward_{hook}"), bytes(packet))
+        """Run the program of a hook, ``ingress`` or ``egress``; return its action and the packet.
+
+        A mark stays with the packet's bytes from one hook to the next, as it does in the stack.
+        """
+        data = bytes(packet)
+        run = syscalls.program_test_run(self._object.program_fd(f"forward_{hook}"), data, self.marks.pop(data, 0))
+        if run.mark:
+            self.marks[run.packet] = run.mark
         return run.action, run.packet
 
     def translate(self, hook: str, packet: Packet) -> Packet:
@@ -50,6 +60,15 @@ class Forward:
         assert action == UNSPEC
         assert data == with_right_checksums(data)
         return parsed(data)
+
+    def device(self, ipv4: str, ipv6: str, index: int = LOOPBACK) -> None:
+        """Say which addresses a device has; packets of their own seem to come and go by the loopback device."""
+        sources = b"".join(map(service_maps.packed, (ipv4, ipv6)))
+        syscalls.map_update(self._object.map_fd("devices"), index.to_bytes(4, sys.byteorder), sources)
+
+    def pin(self, hook: str, path: Path) -> None:
+        """Pin the program of a hook, so that tc can attach it."""
+        syscalls.pin(self._object.program_fd(f"forward_{hook}"), str(path))
 
     def entries(self, table: str) -> dict[bytes, bytes]:
         """Return the keys and values of ``flows`` or ``opening_flows``."""

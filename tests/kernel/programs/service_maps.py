@@ -20,7 +20,7 @@ from kubeproxy_ebpf.layout.changes import ArrayMap, DeleteEntry, HashMap, Insert
 CLUSTER_IP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT = 1, 2, 3, 4
 ADDRESS_CLUSTER_IP, ADDRESS_EXTERNAL, ADDRESS_NODE, ADDRESS_EXCLUDED = 1, 2, 4, 8
 INTERNAL_LOCAL, EXTERNAL_LOCAL, HAS_ENDPOINTS, SOURCE_RANGES = 1, 2, 4, 8
-IN_CLUSTER_SET, IN_LOCAL_SET = 2, 4
+IN_CLUSTER_SET, IN_LOCAL_SET, IS_LOCAL = 2, 4, 8
 LOCALHOST_NODE_PORTS, LISTENING = 1, 2
 
 ADDRESS_KINDS = {
@@ -105,12 +105,15 @@ class ServiceMaps:
         endpoints: Sequence[Endpoint] = (),
         *,
         local: Sequence[Endpoint] = (),
+        elsewhere: Sequence[Endpoint] = (),
         flags: int | None = None,
         affinity_seconds: int = 0,
     ) -> int:
-        """Add a service with endpoints in its cluster set, and some of these in its local set; return its id."""
+        """Add a service with endpoints in its cluster set, some of these in its local set and some on other nodes."""
         service = next(self._ids[ArrayMap.SERVICES])
-        self.publish(service, endpoints, local=local, flags=flags, affinity_seconds=affinity_seconds)
+        self.publish(
+            service, endpoints, local=local, elsewhere=elsewhere, flags=flags, affinity_seconds=affinity_seconds
+        )
         return service
 
     def publish(
@@ -119,6 +122,7 @@ class ServiceMaps:
         endpoints: Sequence[Endpoint],
         *,
         local: Sequence[Endpoint] = (),
+        elsewhere: Sequence[Endpoint] = (),
         flags: int | None = None,
         affinity_seconds: int = 0,
     ) -> list[Backend]:
@@ -128,6 +132,7 @@ class ServiceMaps:
         backends = []
         for endpoint in endpoints:
             membership = IN_CLUSTER_SET | (IN_LOCAL_SET if endpoint in local else 0)
+            membership |= 0 if endpoint in elsewhere else IS_LOCAL
             backends.append(Backend(next(self._ids[ArrayMap.BACKENDS]), service, endpoint))
             self.write_backend(backends[-1], flags=1 | membership)
         cluster_set = self._set([backend.id for backend in backends])

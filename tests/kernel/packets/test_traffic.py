@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real connections from outside through the packet programs, the stack's routes, and real devices' offloads."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.namespaces import Namespace
+from tests.kernel.packets.conftest import Forward
+from tests.kernel.processes import run_in
+from tests.kernel.programs.service_maps import EXTERNAL_IP, NODE_PORT, TCP, UDP
+from tests.kernel.scratch import PodFactory, Starter
+from tests.kernel.servers import tcp_server, udp_server
+
+NODE, CLIENT = {4: "192.0.2.1", 6: "2001:db8::1"}, {4: "192.0.2.2", 6: "2001:db8::2"}
+NODE_THERE, OTHER_NODE = {4: "198.51.100.1", 6: "2001:db8:1::1"}, {4: "198.51.100.2", 6: "2001:db8:1::2"}
+EXTERNAL = {4: "203.0.113.10", 6: "2001:db8:2::10"}
+POD_HERE, POD_THERE = {4: "10.1.0.5", 6: "fd00:1::5"}, {4: "10.2.0.5", 6: "fd00:2::5"}
+LENGTHS = {4: 24, 6: 64}
+families = pytest.mark.parametrize("family", [4, 6])
+
+
+@dataclass
+class World:
+    """A node between a client outside and another node."""
+
+    forward: Forward
+    node: Namespace
+    client: Namespace
+    other: Namespace
+
+
+def link(node: Namespace, device: str, there: Namespace, here: dict[int, str], theirs: dict[int, str]) -> None:
+    """Join the node to somebody."""
+    node.ip(
+        f"link add {device} type veth peer name eth0 netns {there.pid}",
+        *(f"address add {here[family]}/{LENGTHS[family]} dev {device} nodad" for family in LENGTHS if family == 6),
+        f"address add {here[4]}/24 dev {device}",
+        f"link set {device} up",
+    )
+    there.ip(
+        f"address add {theirs[4]}/24 dev eth0",
+        f"address add {theirs[6]}/64 dev eth0 nodad",
+        "link set eth0 up",
+        f"route add default via {here[4]}",
+        f"route add default via {here[6]}",
+    )
+
+
+@pytest.fixture
+def neighbours(
+    node_namespace: Namespace, make_namespace: Callable[..., Namespace], pod_namespace: PodFactory, background: Starter
+) -> tuple[Namespace, Namespace]:
+    """Return a client and another node, each at a device of its own; servers run there and in a pod of this node."""
+    client, other = make_namespace("client"), make_namespace("other")
+    link(node_namespace, "uplink", client, NODE, CLIENT)
+    link(node_namespace, "backbone", other, NODE_THERE, OTHER_NODE)
+    for family in (4, 6):
+        node_namespace.run("ip", "route", "add", POD_THERE[family], "via", OTHER_NODE[family])
+        other.run("ip", "address", "add", POD_THERE[family], "dev", "lo")
+    for namespace, addresses in ((pod_namespace("pod", *POD_HERE.values()), POD_HERE), (other, POD_THERE)):
+        for family in (4, 6):
+            background(namespace, None, tcp_server, "pod", addresses[family], 8080)
+            background(namespace, None, udp_server, "pod", addresses[family], 5353)
+    return client, other
+
+
+@pytest.fixture
+def world(forward: Forward, bpffs: Path, node_namespace: Namespace, neighbours: tuple[Namespace, Namespace]) -> World:
+    """Attach the programs to the devices that lead to others."""
+    for hook in ("ingress", "egress"):
+        forward.pin(hook, bpffs / hook)
+    for device, sources in (("uplink", NODE), ("backbone", NODE_THERE)):
+        node_namespace.run("tc", "qdisc", "add", "dev", device, "clsact")
+        for hook in ("ingress", "egress"):
+            command = ("tc", "filter", "add", "dev", device, hook, "bpf", "direct-action", "object-pinned")
+            node_namespace.run(*command, str(bpffs / hook))
+        with node_namespace.entered():
+            forward.device(sources[4], sources[6], socket.if_nametoindex(device))
+    client, other = neighbours
+    return World(forward, node_namespace, client, other)
+
+
+def serve(world: World, family: int, *, elsewhere: bool) -> None:
+    """Give a NodePort and an externalIP an endpoint."""
+    address = (POD_THERE if elsewhere else POD_HERE)[family]
+    for protocol, port in ((TCP, 8080), (UDP, 5353)):
+        endpoint = (address, port)
+        service = world.forward.maps.service([endpoint], elsewhere=[endpoint] if elsewhere else [])
+        world.forward.maps.frontend(service, NODE[family], 30080, protocol, NODE_PORT)
+        world.forward.maps.frontend(service, EXTERNAL[family], 80, protocol, EXTERNAL_IP)
+
+
+def tcp_says(address: str, port: int) -> list[str]:
+    """Return what a server's greeting says: its name, and who it thinks the client is."""
+    with socket.create_connection((address, port), timeout=10) as connection:
+        return connection.makefile().readline().split()
+
+
+def udp_says(address: str, port: int) -> list[str]:
+    """Return what a server answers to the one who asked it."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(10)
+        client.connect((address, port))
+        client.send(b"?")
+        return client.recv(1000).decode().split()
+
+
+@families
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+@pytest.mark.parametrize("ask", [tcp_says, udp_says], ids=["TCP", "UDP"])
+def test_clients_outside_reach_endpoints(
+    world: World, family: int, ask: Callable[[str, int], list[str]], *, elsewhere: bool
+) -> None:
+    """By NodePort and by externalIP; an endpoint here sees the client, one elsewhere this node."""
+    serve(world, family, elsewhere=elsewhere)
+    for frontend in ((NODE[family], 30080), (EXTERNAL[family], 80)):
+        name, source, *_ = run_in(world.client, None, ask, *frontend)
+        assert name == "pod"
+        assert source == (NODE_THERE if elsewhere else CLIENT)[family]
+
+
+def exchange(address: str, port: int, size: int) -> str:
+    """Send that many bytes to a server that echoes, and return a digest of what comes back."""
+    import threading  # noqa: PLC0415 - in the child only
+
+    with socket.create_connection((address, port), timeout=30) as connection:
+        reader = connection.makefile("rb")
+        reader.readline()
+        line = b"x" * 9999 + b"\n"
+
+        def send() -> None:
+            for _ in range(size // len(line)):
+                connection.sendall(line)
+            connection.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        digest = hashlib.sha256()
+        while data := reader.read(1 << 16):
+            digest.update(data)
+        sender.join()
+        return digest.hexdigest()
+
+
+@families
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+@pytest.mark.parametrize("offloads", ["on", "off"])
+def test_large_transfers(world: World, family: int, offloads: str, *, elsewhere: bool) -> None:
+    """Nothing of ten megabytes is lost or spoilt, whoever computes checksums and cuts segments."""
+    for namespace, device in ((world.node, "uplink"), (world.node, "backbone"), (world.client, "eth0")):
+        namespace.run("ethtool", "-K", device, "tx", offloads, "rx", offloads, "tso", offloads, "gro", offloads)
+    serve(world, family, elsewhere=elsewhere)
+    size = 10_000_000
+    expected = hashlib.sha256((b"x" * 9999 + b"\n") * (size // 10_000)).hexdigest()
+    assert run_in(world.client, None, exchange, NODE[family], 30080, size) == expected
