@@ -9,6 +9,7 @@
 #ifndef KUBEPROXY_FLOW_H
 #define KUBEPROXY_FLOW_H
 
+#include "flow_maps.h"
 #include "packet.h"
 #include "select.h"
 
@@ -19,40 +20,6 @@ enum {
 	HIGH_PORTS = 65536 - FIRST_HIGH_PORT,
 	PORTS_TRIED = 16,
 };
-
-/* A packet's tuple -> its rewrite, once the connection was answered; the programs. Swept. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 262144);
-	__type(key, struct flow_key);
-	__type(value, struct flow);
-} flows SEC(".maps");
-
-/* The same until it is answered; the programs. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__type(key, struct flow_key);
-	__type(value, struct flow);
-} opening_flows SEC(".maps");
-
-/* Jiffies are read at next to no price; what asks a clock costs as much as a look-up. */
-static __always_inline __u32 tick_now(void)
-{
-	return bpf_jiffies64() >> FLOW_TICK;
-}
-
-/* The key under which the other way of a flow stands. Both ways of one that stays on this node pass different hooks. */
-static __always_inline void other_way_key(const struct flow_key *key, const struct flow *flow, struct flow_key *other)
-{
-	other->source = flow->destination;
-	other->destination = flow->source;
-	other->source_port = flow->destination_port;
-	other->destination_port = flow->source_port;
-	other->protocol = key->protocol;
-	other->hook = key->hook == FLOW_INGRESS ? FLOW_EGRESS : FLOW_INGRESS;
-	other->pad = 0;
-}
 
 /* A TCP segment that opens a connection: nothing else makes a flow. */
 static __always_inline bool packet_opens(const struct packet *packet)

@@ -67,6 +67,11 @@ struct net_device {
 	struct inet6_dev *ip6_ptr;
 };
 
+struct bpf_iter__bpf_map_elem {
+	void *key;
+	void *value;
+};
+
 #pragma clang attribute pop
 
 #endif

@@ -81,8 +81,8 @@ def test_all_calls_together_fit_the_stack(path: Path) -> None:
     """Of every program of every object."""
     functions = Functions(disassemble(path))
     depths = {name: functions.depth(name) for name in list(functions.frames)}
-    assert len(depths) > 3
-    assert any(functions.calls.values())
+    assert depths
+    assert len(depths) == 1 or any(functions.calls.values())
     assert {name: depth for name, depth in depths.items() if depth > LIMIT} == {}
 
 

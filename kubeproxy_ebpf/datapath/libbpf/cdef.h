@@ -125,6 +125,7 @@ int link_describe(int link_fd, struct link_description *description);
 int constant_find(const struct bpf_object *obj, const char *name, uint32_t *offset, uint32_t *size);
 int program_load(int type, int attach_type, const char *name, const void *instructions, size_t count, char *log,
 		 size_t log_size);
+int map_iterate(int program_fd, int map_fd);
 void messages_redirect(void);
 
 extern "Python" void message_received(int level, char *text);

@@ -111,6 +111,31 @@ static int program_load(int type, int attach_type, const char *name, const void 
 	return bpf_prog_load(type, name, "Dual BSD/GPL", instructions, count, &options);
 }
 
+/* Runs an iterator over all elements of a map; it prints nothing. */
+static int map_iterate(int program_fd, int map_fd)
+{
+	union bpf_iter_link_info of_map = {.map = {.map_fd = map_fd}};
+	LIBBPF_OPTS(bpf_link_create_opts, options, .iter_info = &of_map, .iter_info_len = sizeof(of_map));
+	int link = bpf_link_create(program_fd, 0, BPF_TRACE_ITER, &options), iterator, result;
+	char nothing[64];
+	ssize_t got = 1;
+
+	if (link < 0)
+		return link;
+	iterator = bpf_iter_create(link);
+	result = iterator < 0 ? iterator : 0;
+	while (!result && got) {
+		got = read(iterator, nothing, sizeof(nothing));
+		/* The kernel lets others run now and then. */
+		if (got < 0 && errno != EAGAIN && errno != EINTR)
+			result = -errno;
+	}
+	if (iterator >= 0)
+		close(iterator);
+	close(link);
+	return result;
+}
+
 static int message_print(enum libbpf_print_level level, const char *format, va_list arguments)
 {
 	char *text;

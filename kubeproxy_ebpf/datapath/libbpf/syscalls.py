@@ -251,6 +251,11 @@ def program_test_run(program_fd: int, packet: bytes, mark: int = 0) -> PacketRun
     return PacketRun(action, bytes(ffi.buffer(out, options.data_size_out)), after.mark)
 
 
+def map_iterate(program_fd: int, map_fd: int) -> None:
+    """Run an iterator program (``iter/bpf_map_elem``) over all elements of a map; what it prints is not read."""
+    check(lib.map_iterate(program_fd, map_fd), "run a program on each element of a map")
+
+
 def map_ids() -> tuple[int, ...]:
     """Return the ids of all maps of the machine."""
     return _all_ids(lib.bpf_map_get_next_id, "maps")

@@ -17,9 +17,13 @@ from tests.kernel.packets.packet import UNSPEC, Packet, parsed, with_right_check
 from tests.kernel.programs import service_maps
 from tests.kernel.programs.service_maps import ServiceMaps
 
-OBJECT = Path(kubeproxy_ebpf.__file__).parent / "bpf" / "forward.bpf.o"
+OBJECTS = Path(kubeproxy_ebpf.__file__).parent / "bpf"
 SMALL_TABLE = 64
 LOOPBACK = 1
+_SEEN = slice(48, 52)
+"""Where a flow says when it was last used."""
+AGE = 1000
+"""Ticks: 1024 seconds, with 250 jiffies in each as the programs believe unless they are told."""
 SERVICE_CIDRS = ("10.96.0.0/16", "fd00:96::/112")
 
 
@@ -31,7 +35,7 @@ class Forward:
         self.maps = ServiceMaps(datapath.store)
         self.marks: dict[bytes, int] = {}
         self.maps.settings(service_cidrs=SERVICE_CIDRS)
-        self._object = BpfObject(OBJECT)
+        self._object = BpfObject(OBJECTS / "forward.bpf.o")
         for map_ in self._object.maps():
             if map_.name in datapath.store.map_names():
                 self._object.reuse_map(map_.name, datapath.store.descriptor(map_.name))
@@ -42,6 +46,27 @@ class Forward:
     def close(self) -> None:
         """Let go of them."""
         self._object.close()
+
+    def grow_old(self) -> None:
+        """Let all connections that stay have been idle for :data:`AGE`."""
+        fd = self._object.map_fd("flows")
+        for key, value in self.entries("flows").items():
+            seen = int.from_bytes(value[_SEEN], sys.byteorder) - AGE
+            changed = value[: _SEEN.start] + (seen % (1 << 32)).to_bytes(4, sys.byteorder) + value[_SEEN.stop :]
+            syscalls.map_update(fd, key, changed)
+
+    def sweep(self, **constants: int) -> None:
+        """Look for connections whose time is over; with time-outs in seconds, else the defaults."""
+        sweeper = BpfObject(OBJECTS / "sweep.bpf.o")
+        for table in ("flows", "opening_flows"):
+            sweeper.reuse_map(table, self._object.map_fd(table))
+        for name, value in constants.items():
+            sweeper.set_constant(name, value)
+        sweeper.load()
+        try:
+            syscalls.map_iterate(sweeper.program_fd("sweep"), self._object.map_fd("flows"))
+        finally:
+            sweeper.close()
 
     def run(self, hook: str, packet: Packet | bytes) -> tuple[int, bytes]:
         """Run the program of a hook, ``ingress`` or ``egress``; return its action and the packet.

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Where connections are remembered: two entries each, one for either way, under the tuple that comes to the hook.
+ */
+#ifndef KUBEPROXY_FLOW_MAPS_H
+#define KUBEPROXY_FLOW_MAPS_H
+
+#include "address.h"
+
+/* A packet's tuple -> its rewrite, once the connection was answered; the programs. Swept. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+/* The same until it is answered; the programs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} opening_flows SEC(".maps");
+
+/* Jiffies are read at next to no price; what asks a clock costs as much as a look-up. */
+static __always_inline __u32 tick_now(void)
+{
+	return bpf_jiffies64() >> FLOW_TICK;
+}
+
+/* The key under which the other way of a flow stands. Both ways of one that stays on this node pass different hooks. */
+static __always_inline void other_way_key(const struct flow_key *key, const struct flow *flow, struct flow_key *other)
+{
+	other->source = flow->destination;
+	other->destination = flow->source;
+	other->source_port = flow->destination_port;
+	other->destination_port = flow->source_port;
+	other->protocol = key->protocol;
+	other->hook = key->hook == FLOW_INGRESS ? FLOW_EGRESS : FLOW_INGRESS;
+	other->pad = 0;
+}
+
+#endif

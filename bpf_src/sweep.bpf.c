@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Takes connections out of `flows` whose time is over: an iterator, which the kernel runs over the whole map, each time
+ * that somebody reads it.  What is over is marked in one sweep and deleted in a later one: by then nobody can be in the
+ * middle of reading it.  The time-outs are nf_conntrack's, as kube-proxy sets them.
+ */
+#include <stddef.h>
+
+#include "vmlinux.h"
+
+#include "flow_maps.h"
+#include "lookup.h"
+
+/* How many jiffies a second has; user space finds out. */
+const volatile __u32 jiffies_per_second = 250;
+
+/* In seconds. */
+const volatile __u32 tcp_established_timeout = 86400;
+const volatile __u32 tcp_close_wait_timeout = 3600;
+const volatile __u32 tcp_time_wait_timeout = 120;
+const volatile __u32 tcp_close_timeout = 10;
+const volatile __u32 udp_timeout = 120;
+
+/* The state of a connection is what was seen of both of its ways. */
+static __always_inline __u32 timeout_seconds(__u8 protocol, __u32 state, __u32 other_state)
+{
+	if (protocol == IPPROTO_UDP)
+		return udp_timeout;
+	if ((state | other_state) & FLOW_RST)
+		return tcp_close_timeout;
+	if (state & other_state & FLOW_FIN)
+		return tcp_time_wait_timeout;
+	return (state | other_state) & FLOW_FIN ? tcp_close_wait_timeout : tcp_established_timeout;
+}
+
+static __always_inline __u32 seconds_since(__u32 seen, __u32 now)
+{
+	/* Another CPU may have noted a later tick than this one read. */
+	__s32 ticks = now - seen;
+
+	return ticks > 0 ? ((__u64)ticks << FLOW_TICK) / jiffies_per_second : 0;
+}
+
+/* Whether a connection's time is over, in this direction and in the other. */
+static __always_inline bool flow_is_over(const struct flow_key *key, const struct flow *flow)
+{
+	struct flow_key ALIGNED other_key;
+	const struct flow *other;
+	__u32 now = tick_now(), idle = seconds_since(READ_ONCE(flow->seen), now), other_idle = idle, other_state = 0;
+
+	other_way_key(key, flow, &other_key);
+	other = bpf_map_lookup_elem(&flows, &other_key);
+	if (other) {
+		other_idle = seconds_since(READ_ONCE(other->seen), now);
+		other_state = READ_ONCE(other->state);
+	}
+	if (other_idle < idle)
+		idle = other_idle;
+	return idle > timeout_seconds(key->protocol, READ_ONCE(flow->state), other_state);
+}
+
+SEC("iter/bpf_map_elem")
+int sweep(struct bpf_iter__bpf_map_elem *ctx)
+{
+	const struct flow_key *found = ctx->key;
+	struct flow *flow = ctx->value;
+	struct flow_key ALIGNED key;
+
+	if (!found || !flow)
+		return 0;
+	key = *found;
+	if (flow->state & FLOW_SWEPT)
+		bpf_map_delete_elem(&flows, &key);
+	else if (flow_is_over(&key, flow))
+		flow->state |= FLOW_SWEPT; /* lost to a packet that comes meanwhile, as it should be */
+	return 0;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

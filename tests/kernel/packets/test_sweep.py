@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections whose time is over are taken out of the table, both ways of them, and no others."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kernel.packets.conftest import Forward
+from tests.kernel.packets.packet import ends, tcp, udp
+from tests.kernel.packets.test_endpoints_here import BACKENDS, CLIENTS, FRONTENDS, serve
+
+BOTH_WAYS = 2
+LONG, SHORT = 1_000_000, 60
+"""Time-outs in seconds: more and less than how old :meth:`Forward.grow_old` makes everything."""
+
+
+def establish(forward: Forward, protocol: str) -> None:
+    """Make a connection that stays."""
+    client, frontend, backend = CLIENTS[4], FRONTENDS[4], BACKENDS[4]
+    serve(forward, 4, protocol)
+    if protocol == "TCP":
+        steps = [("ingress", tcp(client, frontend)), ("egress", tcp(backend, client, "SA"))]
+        steps.append(("ingress", tcp(client, frontend, "A")))
+    else:
+        steps = [
+            ("ingress", udp(client, frontend)),
+            ("egress", udp(backend, client)),
+            ("ingress", udp(client, frontend)),
+        ]
+    for hook, packet in steps:
+        forward.translate(hook, packet)
+    assert len(forward.entries("flows")) == BOTH_WAYS
+
+
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+def test_what_is_in_use_stays(forward: Forward, protocol: str) -> None:
+    """Time-outs are hours and minutes; two sweeps take nothing. One way in use is enough, as in a long download."""
+    establish(forward, protocol)
+    forward.grow_old()
+    forward.translate(
+        "ingress", tcp(CLIENTS[4], FRONTENDS[4], "A") if protocol == "TCP" else udp(CLIENTS[4], FRONTENDS[4])
+    )
+    for _ in range(2):
+        forward.sweep(tcp_established_timeout=SHORT, udp_timeout=SHORT)
+    assert len(forward.entries("flows")) == BOTH_WAYS
+
+
+ENDS: dict[str, tuple[str, list[tuple[str, str]], str]] = {
+    "an idle connection": ("TCP", [], "tcp_established_timeout"),
+    "one that was half closed": ("TCP", [("egress", "FA")], "tcp_close_wait_timeout"),
+    "one that was closed": ("TCP", [("egress", "FA"), ("ingress", "FA"), ("egress", "A")], "tcp_time_wait_timeout"),
+    "one that was reset": ("TCP", [("egress", "R")], "tcp_close_timeout"),
+    "datagrams": ("UDP", [], "udp_timeout"),
+}
+
+
+@pytest.mark.parametrize(("protocol", "end", "timeout"), ENDS.values(), ids=ENDS.keys())
+def test_each_state_has_its_time(forward: Forward, protocol: str, end: list[tuple[str, str]], timeout: str) -> None:
+    """Marked by the first sweep after it, gone by the second; other time-outs do not matter to it."""
+    establish(forward, protocol)
+    for hook, flags in end:
+        forward.translate(
+            hook, tcp(*((BACKENDS[4], CLIENTS[4]) if hook == "egress" else (CLIENTS[4], FRONTENDS[4])), flags)
+        )
+    others = {one for _, _, one in ENDS.values()} - {timeout}
+    forward.grow_old()
+    for _ in range(2):
+        forward.sweep(**{timeout: LONG}, **dict.fromkeys(others, SHORT))
+        assert len(forward.entries("flows")) == BOTH_WAYS
+    forward.sweep(**{timeout: SHORT}, **dict.fromkeys(others, LONG))
+    assert len(forward.entries("flows")) == BOTH_WAYS
+    forward.sweep(**{timeout: SHORT}, **dict.fromkeys(others, LONG))
+    assert not forward.entries("flows")
+
+
+def test_a_connection_that_is_marked_begins_anew(forward: Forward) -> None:
+    """Its mark makes it nobody's: a packet of it is left alone, a new connection is made beside it."""
+    establish(forward, "TCP")
+    forward.grow_old()
+    forward.sweep(tcp_established_timeout=SHORT)
+    late = tcp(CLIENTS[4], FRONTENDS[4], "A")
+    assert forward.run("ingress", late)[1] == bytes(late)
+    assert ends(forward.translate("ingress", tcp(CLIENTS[4], FRONTENDS[4])))[1] == BACKENDS[4]
+    assert len(forward.entries("opening_flows")) == BOTH_WAYS
