@@ -9,8 +9,11 @@
 
 #include "flow.h"
 
-/* The mark that says from one hook to the next: this one is to be masqueraded. Gone once that is done. */
-const volatile __u32 masquerade_mark = 0x20000;
+/*
+ * The mark that says from one hook to the next: this one is to be masqueraded.  Gone once that is done.  Others have
+ * taken 0x4000 and 0x8000 (kube-proxy), 0xf00 (Cilium), 0x80 (AWS), 0x2000 (portmap) and all above 0xffff (Calico).
+ */
+const volatile __u32 masquerade_mark = 0x1000;
 
 /* interface index -> its addresses; user space. */
 struct {
