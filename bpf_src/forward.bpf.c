@@ -7,6 +7,7 @@
 
 #include "counters.h"
 #include "flow.h"
+#include "icmp_error.h"
 #include "judge.h"
 #include "rewrite.h"
 #include "snat.h"
@@ -106,14 +107,30 @@ static __always_inline bool known_flow_apply(struct __sk_buff *skb, const struct
 	return true;
 }
 
+/*
+ * Reads a packet, and deals with those that are no connection's own.  Returns whether there is more to do; what became
+ * of it is in `action` if not.
+ */
+static __always_inline bool packet_read(struct __sk_buff *skb, __u32 network, __u8 hook, struct packet *packet,
+                                        int *action)
+{
+	*action = TC_ACT_UNSPEC;
+	if (!network_read(skb, network, hook, packet))
+		return false;
+	if (is_icmp(packet)) {
+		if (icmp_error_translate(skb, packet))
+			*action = TC_ACT_SHOT;
+		return false;
+	}
+	return transport_read(skb, packet) && !known_flow_apply(skb, packet, action);
+}
+
 static __always_inline int ingress_forward(struct __sk_buff *skb, __u32 network)
 {
 	struct packet ALIGNED packet;
 	int action;
 
-	if (!packet_read(skb, network, FLOW_INGRESS, &packet))
-		return TC_ACT_UNSPEC;
-	if (known_flow_apply(skb, &packet, &action))
+	if (!packet_read(skb, network, FLOW_INGRESS, &packet, &action))
 		return action;
 	return packet_opens(&packet) ? packet_judge(skb, &packet) : TC_ACT_UNSPEC;
 }
@@ -128,9 +145,7 @@ static __always_inline int egress_forward(struct __sk_buff *skb, __u32 network)
 
 	if (is_masqueraded)
 		skb->mark &= ~masquerade_mark;
-	if (!packet_read(skb, network, FLOW_EGRESS, &packet))
-		return TC_ACT_UNSPEC;
-	if (known_flow_apply(skb, &packet, &action))
+	if (!packet_read(skb, network, FLOW_EGRESS, &packet, &action))
 		return action;
 	if (!is_masqueraded)
 		return TC_ACT_UNSPEC;

@@ -10,6 +10,9 @@
 #include "address.h"
 #include "lookup.h"
 
+#define IPPROTO_ICMP   1
+#define IPPROTO_ICMPV6 58
+
 #define ETH_P_IP   bpf_htons(0x0800)
 #define ETH_P_IPV6 bpf_htons(0x86dd)
 
@@ -127,7 +130,7 @@ GLOBAL __u32 ipv6_transport_find(struct __sk_buff *skb, __u32 offset, __u32 next
 	struct ipv6_extension_header extension;
 
 	for (int i = 0; i < LONGEST_IPV6_EXTENSIONS; i++) {
-		if (next_header == IPPROTO_TCP || next_header == IPPROTO_UDP)
+		if (next_header == IPPROTO_TCP || next_header == IPPROTO_UDP || next_header == IPPROTO_ICMPV6)
 			return offset << 8 | next_header;
 		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
 			return 0;
@@ -183,7 +186,7 @@ static __always_inline bool ipv6_read(struct __sk_buff *skb, struct packet *pack
 	next = header->next_header;
 	packet->transport = packet->network + sizeof(*header);
 	packet->tuple.protocol = next;
-	if (next == IPPROTO_TCP || next == IPPROTO_UDP)
+	if (next == IPPROTO_TCP || next == IPPROTO_UDP || next == IPPROTO_ICMPV6)
 		return true;
 	found = ipv6_transport_find(skb, packet->transport, next);
 	packet->transport = found >> 8;
@@ -225,21 +228,18 @@ static __always_inline bool transport_read(struct __sk_buff *skb, struct packet 
 }
 
 /*
- * Reads a packet whose IP header begins at a place; false: it is none that Services are about.  Fragments but the
- * first one are none, as they have no ports.
+ * Reads the IP header that begins at a place, and those below the transport; false: it is none, or not the first
+ * fragment of its packet: those have no ports.
  */
-static __always_inline bool packet_read(struct __sk_buff *skb, __u32 network, __u8 hook, struct packet *packet)
+static __always_inline bool network_read(struct __sk_buff *skb, __u32 network, __u8 hook, struct packet *packet)
 {
-	bool is_read;
-
 	packet->network = network;
 	packet->ipv6 = skb->protocol == ETH_P_IPV6;
 	packet->tuple.hook = hook;
 	packet->tuple.pad = 0;
-	if (skb->protocol != ETH_P_IP && skb->protocol != ETH_P_IPV6)
-		return false;
-	is_read = packet->ipv6 ? ipv6_read(skb, packet) : ipv4_read(skb, packet);
-	return is_read && transport_read(skb, packet);
+	if (packet->ipv6)
+		return ipv6_read(skb, packet);
+	return skb->protocol == ETH_P_IP && ipv4_read(skb, packet);
 }
 
 #endif

@@ -8,8 +8,8 @@ from typing import Any
 
 logging.getLogger("scapy.runtime").setLevel(logging.ERROR)  # it says much about interfaces that nobody uses
 
-from scapy.layers.inet import IP, TCP, UDP  # noqa: E402 - after what makes it quiet
-from scapy.layers.inet6 import IPv6  # noqa: E402
+from scapy.layers.inet import ICMP, IP, TCP, UDP  # noqa: E402 - after what makes it quiet
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6  # noqa: E402
 from scapy.layers.l2 import Ether  # noqa: E402
 from scapy.packet import Packet, Raw  # noqa: E402
 
@@ -18,7 +18,7 @@ UNSPEC, SHOT = -1, 2
 MACS: dict[str, Any] = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
 Endpoint = tuple[str, int]
 
-__all__ = ["IP", "SHOT", "TCP", "UDP", "UNSPEC", "Endpoint", "Ether", "IPv6", "Packet", "Raw"]
+__all__ = ["ICMP", "IP", "SHOT", "TCP", "UDP", "UNSPEC", "Endpoint", "Ether", "IPv6", "Packet", "Raw"]
 
 
 def network(source: str, destination: str, **fields: Any) -> Packet:
@@ -46,10 +46,40 @@ def parsed(data: bytes) -> Packet:
 def with_right_checksums(data: bytes) -> bytes:
     """Return a packet with all of its checksums computed anew; a UDP checksum that was left out stays so."""
     packet = Ether(data)
-    for layer in (IP, TCP, UDP):
+    for layer in (IP, TCP, UDP, ICMP):
         if layer in packet and not (layer is UDP and packet[UDP].chksum == 0):
             del packet[layer].chksum
+    for error in (ICMPv6DestUnreach, ICMPv6PacketTooBig):
+        if error in packet:
+            del packet[error].cksum
     return bytes(packet)
+
+
+def error_about(quoted: bytes, source: str, destination: str, *, too_big: bool = False) -> Packet:
+    """Return an ICMP error that quotes an IP packet: its port is closed, or it is too big for the next link."""
+    error: Packet
+    if ":" in source:
+        error = ICMPv6PacketTooBig(mtu=1280) if too_big else ICMPv6DestUnreach(code=4)
+    else:
+        error = ICMP(type=3, code=4, nexthopmtu=1280) if too_big else ICMP(type=3, code=3)
+    return network(source, destination) / error / Raw(quoted)
+
+
+def ip_bytes(packet: Packet) -> bytes:
+    """Return a packet without its Ethernet header."""
+    return bytes(packet)[len(Ether()) :]
+
+
+def quotation(packet: Packet) -> bytes:
+    """Return what an ICMP error quotes."""
+    header = 20 if IP in packet else 40
+    return ip_bytes(packet)[header + 8 :]
+
+
+def addresses(packet: Packet) -> tuple[str, str]:
+    """Return a packet's source and destination address."""
+    header = packet[IPv6] if IPv6 in packet else packet[IP]
+    return header.src, header.dst
 
 
 def ends(packet: Packet) -> tuple[Endpoint, Endpoint]:

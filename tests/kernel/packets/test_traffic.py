@@ -35,6 +35,12 @@ class World:
     client: Namespace
     other: Namespace
 
+    @property
+    def pod_device(self) -> str:
+        """The node's end of the pod's link."""
+        with self.node.entered():
+            return next(name for _, name in socket.if_nameindex() if name.startswith("pod"))
+
 
 def link(node: Namespace, device: str, there: Namespace, here: dict[int, str], theirs: dict[int, str]) -> None:
     """Join the node to somebody."""
@@ -160,3 +166,35 @@ def test_large_transfers(world: World, family: int, offloads: str, *, elsewhere:
     size = 10_000_000
     expected = hashlib.sha256((b"x" * 9999 + b"\n") * (size // 10_000)).hexdigest()
     assert run_in(world.client, None, exchange, NODE[family], 30080, size) == expected
+
+
+@families
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+def test_a_narrow_link_behind_the_node(world: World, family: int, *, elsewhere: bool) -> None:
+    """The client learns how large its packets may be, from errors about packets that it did not send."""
+    device = "backbone" if elsewhere else world.pod_device
+    world.node.run("ip", "link", "set", device, "mtu", "1280")
+    world.client.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")
+    serve(world, family, elsewhere=elsewhere)
+    size = 1_000_000
+    expected = hashlib.sha256((b"x" * 9999 + b"\n") * (size // 10_000)).hexdigest()
+    assert run_in(world.client, None, exchange, EXTERNAL[family], 80, size) == expected
+
+
+def refusal(address: str, port: int) -> str:
+    """Return the name of the error that a datagram gets."""
+    try:
+        udp_says(address, port)
+    except OSError as error:
+        return type(error).__name__
+    return "an answer"
+
+
+@families
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+def test_a_closed_port_of_an_endpoint_is_heard_of(world: World, family: int, *, elsewhere: bool) -> None:
+    """The endpoint's kernel refuses a datagram, and the client's socket gets that refusal."""
+    endpoint = ((POD_THERE if elsewhere else POD_HERE)[family], 9)
+    service = world.forward.maps.service([endpoint], elsewhere=[endpoint] if elsewhere else [])
+    world.forward.maps.frontend(service, EXTERNAL[family], 80, UDP, EXTERNAL_IP)
+    assert run_in(world.client, None, refusal, EXTERNAL[family], 80) == "ConnectionRefusedError"
