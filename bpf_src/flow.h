@@ -29,17 +29,48 @@ static __always_inline bool packet_opens(const struct packet *packet)
 	return (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
 }
 
-/*
- * Whether a packet belongs to the connection that its tuple had before.  UDP leaves a backend that serves no more; a
- * TCP connection goes on for as long as its endpoint does, and a SYN after its end begins another one.
- */
-static __always_inline bool flow_goes_on(const struct flow *flow, const struct packet *packet)
+/* Whether the backend that a flow was given serves still; one without a backend needs none. */
+static __always_inline bool flow_backend_stands(const struct flow *flow)
 {
 	struct choice choice;
 
-	if (packet->tuple.protocol == IPPROTO_UDP && flow->service)
-		return backend_read(flow->backend, flow->service, &choice) && choice.generation == flow->generation;
-	return !(flow->state & (FLOW_FIN | FLOW_RST) && packet_opens(packet));
+	return !flow->service ||
+	       (backend_read(flow->backend, flow->service, &choice) && choice.generation == flow->generation);
+}
+
+/*
+ * Whether a SYN is another one of a connection that there is.  After the end of one it begins a new one, and so it does
+ * while nobody has answered and its backend is gone.
+ */
+static __noinline bool syn_is_repeated(const struct flow_key *key, const struct flow *flow)
+{
+	struct flow_key ALIGNED other_key;
+	const struct flow *other;
+	__u32 state = flow->state;
+	bool is_answered = false;
+
+	other_way_key(key, flow, &other_key);
+	other = bpf_map_lookup_elem(&flows, &other_key);
+	if (!other)
+		other = bpf_map_lookup_elem(&opening_flows, &other_key);
+	if (other) {
+		state |= other->state;
+		is_answered = other->seen;
+	}
+	return !(state & (FLOW_FIN | FLOW_RST | FLOW_REFUSED)) && (is_answered || flow_backend_stands(flow));
+}
+
+/*
+ * Whether a packet belongs to the connection that its tuple had before.  UDP leaves a backend that serves no more; a
+ * TCP connection goes on for as long as its endpoint does.  What was refused is judged anew.
+ */
+static __always_inline bool flow_goes_on(const struct flow *flow, const struct packet *packet)
+{
+	if (!packet_opens(packet))
+		return true;
+	if (packet->tuple.protocol == IPPROTO_TCP)
+		return syn_is_repeated(&packet->tuple, flow);
+	return !(flow->state & FLOW_REFUSED && flow->state & FLOW_REQUEST) && flow_backend_stands(flow);
 }
 
 /* Notes that a packet went this way. */

@@ -9,14 +9,9 @@
 #include "flow.h"
 #include "icmp_error.h"
 #include "judge.h"
+#include "refuse_packet.h"
 #include "rewrite.h"
 #include "snat.h"
-
-/* Pass is UNSPEC: OK would keep other people's filters from the packet. */
-enum {
-	TC_ACT_UNSPEC = -1,
-	TC_ACT_SHOT = 2,
-};
 
 /* Makes of a packet what its flow says. */
 static __always_inline int flow_carry_out(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
@@ -24,16 +19,6 @@ static __always_inline int flow_carry_out(struct __sk_buff *skb, const struct pa
 	if (flow->state & FLOW_MASQUERADED)
 		skb->mark |= masquerade_mark;
 	return packet_rewrite(skb, packet, flow) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
-}
-
-static __always_inline int refuse_packet(__u32 service, __u8 reason)
-{
-	__u8 verdict = reason_verdict(reason);
-
-	reason_count(reason);
-	if (service)
-		refusal_count(service);
-	return verdict == VERDICT_PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
 /* A connection's first packet to a frontend. */
@@ -48,7 +33,7 @@ static __always_inline int frontend_forward(struct __sk_buff *skb, const struct 
 
 	reason = frontend_judge(request, frontend, &view, &choice);
 	if (reason != REASON_NONE)
-		return refuse_packet(frontend->service, reason);
+		return packet_refuse(skb, packet, frontend->service, reason);
 	flow.source = packet->tuple.source;
 	flow.source_port = packet->tuple.source_port;
 	flow.destination = choice.backend->address;
@@ -58,7 +43,7 @@ static __always_inline int frontend_forward(struct __sk_buff *skb, const struct 
 	flow.service = frontend->service;
 	flow.state = FLOW_REQUEST | (choice.flags & BACKEND_LOCAL ? 0 : FLOW_MASQUERADED);
 	if (flow_begin(&packet->tuple, &flow))
-		return refuse_packet(frontend->service, REASON_NO_FREE_PORT);
+		return packet_refuse(skb, packet, frontend->service, REASON_NO_FREE_PORT);
 	connection_count(frontend->service);
 	return flow_carry_out(skb, packet, &flow);
 }
@@ -86,7 +71,7 @@ static __always_inline int packet_judge(struct __sk_buff *skb, const struct pack
 	if (frontend_find(request.key, &frontend))
 		return frontend_forward(skb, &request, &frontend);
 	reason = miss_judge(&request);
-	return reason == REASON_NONE ? TC_ACT_UNSPEC : refuse_packet(0, reason);
+	return reason == REASON_NONE ? TC_ACT_UNSPEC : packet_refuse(skb, packet, 0, reason);
 }
 
 /* Carries out what was decided for a packet's connection; false: there is none, or it has ended. */
@@ -150,7 +135,7 @@ static __always_inline int egress_forward(struct __sk_buff *skb, __u32 network)
 	if (!is_masqueraded)
 		return TC_ACT_UNSPEC;
 	reason = snat_begin(skb, &packet, &flow);
-	return reason == REASON_NONE ? flow_carry_out(skb, &packet, &flow) : refuse_packet(0, reason);
+	return reason == REASON_NONE ? flow_carry_out(skb, &packet, &flow) : packet_refuse(skb, &packet, 0, reason);
 }
 
 SEC("tc")

@@ -250,6 +250,7 @@ enum flow_state {
 	FLOW_FIN = 4,
 	FLOW_RST = 8,
 	FLOW_SWEPT = 16,       /* about to be deleted: nobody's */
+	FLOW_REFUSED = 64,     /* a request that this node itself answers, from a port that nobody listens to */
 	FLOW_MASQUERADED = 32, /* a request that gets an address of this node as its source on its way out */
 };
 

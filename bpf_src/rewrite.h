@@ -41,7 +41,7 @@ static __always_inline int addresses_store(struct __sk_buff *skb, const struct p
 }
 
 /* Rewrites a packet as its flow says. Returns as addresses_store(). No pointer into the packet is valid afterwards. */
-static __always_inline int packet_rewrite(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
+static __noinline int packet_rewrite(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow)
 {
 	bool tcp = packet->tuple.protocol == IPPROTO_TCP;
 	struct ports old_ports = {packet->tuple.source_port, packet->tuple.destination_port};

@@ -7,6 +7,7 @@
 #ifndef KUBEPROXY_SNAT_H
 #define KUBEPROXY_SNAT_H
 
+#include "device.h"
 #include "flow.h"
 
 /*
@@ -15,33 +16,20 @@
  */
 const volatile __u32 masquerade_mark = 0x1000;
 
-/* interface index -> its addresses; user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u32);
-	__type(value, struct device);
-} devices SEC(".maps");
-
 /* Gives a new connection the address of the device that it leaves by; no reason: it has one. */
 static __always_inline __u8 snat_begin(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
-	__u32 index = skb->ifindex;
-	const struct device *device = bpf_map_lookup_elem(&devices, &index);
-	__u64 family = packet->ipv6;
+	const struct address *address = device_address(skb, packet->ipv6);
 
-	if (!device)
+	if (!address)
 		return REASON_NO_DEVICE_ADDRESS;
-	asm volatile("%0 &= 1" : "+r"(family)); /* where the verifier sees it */
 	*flow = (struct flow){
-		.source = device->sources[family],
+		.source = *address,
 		.source_port = packet->tuple.source_port,
 		.destination = packet->tuple.destination,
 		.destination_port = packet->tuple.destination_port,
 		.state = FLOW_REQUEST,
 	};
-	if (address_is_unspecified(&flow->source))
-		return REASON_NO_DEVICE_ADDRESS;
 	return flow_begin(&packet->tuple, flow) ? REASON_NO_FREE_PORT : REASON_NONE;
 }
 

@@ -21,7 +21,7 @@ LIMIT, GRANULE = 512, 32
 _FUNCTION = re.compile(r"^([0-9a-f]+) <(?!LBB)(\w+)>:")
 _SECTION = re.compile(r"^Disassembly of section (\S+):")
 _INSTRUCTION = re.compile(r"^\s*(\d+):\t((?:[0-9a-f]{2}\s)+)\s*(.*)$")
-_RELOCATED = re.compile(r"R_BPF_64_32\s+(\w+)")
+_RELOCATED = re.compile(r"R_BPF_64_32\s+(\S+)")
 _FRAME = re.compile(r"\(r10 - (0x[0-9a-f]+|\d+)\)|^r\d+ \+= -(0x[0-9a-f]+|\d+)$")
 _CALL_OF_OURS = "85 10"
 
@@ -42,6 +42,7 @@ class Functions:
         starts: dict[tuple[str, int], str] = {}
         local: list[tuple[str, str, int]] = []
         section = function = ""
+        place = distance = 0
         for line in text.splitlines():
             if match := _SECTION.match(line):
                 section = match[1]
@@ -50,11 +51,15 @@ class Functions:
                 self.frames[function] = 0
                 starts[section, int(match[1], 16) // 8] = function
             elif match := _RELOCATED.search(line):
-                if match[1] in self.frames or match[1] != section:
+                local.pop()  # it was no distance from the call
+                if match[1].startswith("."):  # a static function, by its place in its section
+                    local.append((match[1], function, distance + 1))
+                else:
                     self.calls[function].add(match[1])
             elif match := _INSTRUCTION.match(line):
                 if match[2].startswith(_CALL_OF_OURS):
-                    local.append((section, function, int(match[1]) + 1 + _last_word(match[2])))
+                    place, distance = int(match[1]), _last_word(match[2])
+                    local.append((section, function, place + 1 + distance))
                 self._reach(function, match[3])
         for section, function, target in local:
             if called := starts.get((section, target)):
@@ -100,3 +105,21 @@ def test_calls_within_a_section_count() -> None:
     )
     assert functions.depth("inner") == 64
     assert functions.depth("outer") == 480 + 64
+
+
+def test_calls_of_static_functions_elsewhere_count() -> None:
+    """The relocation names their section, and the instruction their place in it."""
+    functions = Functions(
+        "Disassembly of section .text:\n\n"
+        "0000000000000000 <first>:\n"
+        "       0:\t95 00 00 00 00 00 00 00\texit\n"
+        "0000000000000008 <second>:\n"
+        "       1:\t07 02 00 00 d7 ff ff ff\tr2 += -100\n"
+        "       2:\t95 00 00 00 00 00 00 00\texit\n"
+        "Disassembly of section tc:\n\n"
+        "0000000000000000 <program>:\n"
+        "       0:\t85 10 00 00 00 00 00 00\tcall 0\n"
+        "\t\t0000000000000000:  R_BPF_64_32\t.text\n"
+    )
+    assert functions.calls["program"] == {"second"}
+    assert functions.depth("program") == 32 + 128
