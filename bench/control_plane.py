@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,11 +32,11 @@ _numbers = itertools.count(1)
 def control_plane(folder: Path, *, is_audited: bool = False) -> Iterator[ControlPlane]:
     """Run etcd and kube-apiserver in a namespace of their own; build them first if need be."""
     programs = build()
-    with world.namespace("control") as name:
+    with tempfile.TemporaryDirectory(dir=folder) as own, world.namespace("control") as name:
         world.run("ip", "-n", name, "address", "add", f"{ADDRESS}/32", "dev", "lo")
         settings = Settings(
             programs=programs,
-            folder=folder,
+            folder=Path(own),
             namespace=world.file_of(name),
             address=ADDRESS,
             service_cidrs=world.SERVICES,

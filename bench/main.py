@@ -57,8 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    for section in sections:
-        print(f"\n{section.markdown()}")
     print(report.goals_table(sections))
     print(processors.stolen())
     if chosen.write or not (chosen.quick or chosen.only):
@@ -116,7 +114,10 @@ def _measure(chosen: argparse.Namespace, folder: Path) -> list[report.Section]:
     for name, measure in measures.items():
         if name in wanted:
             start = time.monotonic()
-            sections += measure()
+            measured = measure()
+            for section in measured:
+                print(f"\n{section.markdown()}", flush=True)
+            sections += measured
             print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
     return sections
 
