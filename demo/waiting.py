@@ -9,7 +9,7 @@ from typing import TypeVar
 
 ResultT = TypeVar("ResultT")
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 """Seconds after which a condition is taken to fail; generous, for emulated machines."""
 PAUSE = 0.002
 

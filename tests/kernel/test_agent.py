@@ -245,7 +245,10 @@ def test_second_agent_is_refused_by_name(agent: AgentProcess, ask: Ask) -> None:
 def test_endpoint_changes_make_no_bpf_system_call(
     agent: AgentProcess, manifests: Manifests, client: Namespace, scratch_cgroup: Path, ask: Ask
 ) -> None:
-    """Endpoints come and go without bpf(2); a Service that appears needs it, which shows that it would be seen."""
+    """Endpoints come and go without bpf(2); a Service that appears needs it, which shows that it would be seen.
+
+    In the thread that writes: another one waits for grace periods, and needs it where there is one processor.
+    """
     agent.start("--audit-period=1h")  # an audit reads the keyed maps, which is another matter
     trace = manifests.path.parent / "trace"
     command = ("strace", "-f", "-e", "trace=bpf", "-o", str(trace), "-p", str(agent.pid))
@@ -256,10 +259,10 @@ def test_endpoint_changes_make_no_bpf_system_call(
             manifests.write("web-endpoints.yaml", endpoint_slice("web", addresses))
             expected = {SERVERS[address] for address in addresses} or {"ConnectionRefusedError"}
             wait_for_answers(client, scratch_cgroup, expected)
-        assert "bpf(" not in trace.read_text()
+        assert f"{agent.pid} bpf(" not in trace.read_text()
         manifests.write("other.yaml", service("other", OTHER_IP), endpoint_slice("other", [FIRST]))
         wait_until(lambda: ask(OTHER_IP) == "first", "the Service that was added")
-        assert "bpf(" in trace.read_text()
+        assert f"{agent.pid} bpf(" in trace.read_text()
     finally:
         tracer.kill()
         tracer.wait()

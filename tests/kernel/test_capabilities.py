@@ -48,7 +48,7 @@ def run_with_few_capabilities(script: str, *arguments: Path) -> str:
 
 
 @pytest.mark.skipif(
-    memlock.counts_maps(), reason="this kernel counts maps against RLIMIT_MEMLOCK: CAP_SYS_RESOURCE too"
+    memlock.counts_maps(), reason="kernel: counts maps against RLIMIT_MEMLOCK, so it takes CAP_SYS_RESOURCE too"
 )
 def test_three_capabilities_are_enough(pin_folder: Path, scratch_cgroup: Path) -> None:
     """A first start, a restart that replaces every program, and a trace, without CAP_SYS_ADMIN."""
@@ -71,7 +71,7 @@ def test_check_blames_the_missing_capability_alone(missing: str, pin_folder: Pat
 
 
 @pytest.mark.skipif(
-    memlock.counts_maps(), reason="this kernel counts maps against RLIMIT_MEMLOCK: CAP_SYS_RESOURCE too"
+    memlock.counts_maps(), reason="kernel: counts maps against RLIMIT_MEMLOCK, so it takes CAP_SYS_RESOURCE too"
 )
 def test_upgrade_of_what_root_left(datapath: Datapath, pin_folder: Path, scratch_cgroup: Path) -> None:
     """An agent with few capabilities takes over from one that had them all."""

@@ -25,6 +25,8 @@ from tests.kernel.scratch import Starter
 from tests.kernel.state import connect_error
 
 SECONDS = 5
+PATIENCE = 100
+"""Seconds until something must have been seen that is seen within a few on a fast machine."""
 PAUSE = 3000
 READS = 10_000
 
@@ -113,7 +115,7 @@ def test_without_grace_periods_they_would(readers: Readers) -> None:
     """The same without waiting: some reader ends at another's endpoint, so the test above is able to fail."""
     churn = Churn(readers.store, lambda: None)
     readers.start()
-    end = time.monotonic() + 2 * SECONDS
+    end = time.monotonic() + PATIENCE
     outcomes = Outcomes(*readers.outcomes())
     while time.monotonic() < end and not outcomes.foreign:
         churn.step()
@@ -141,6 +143,8 @@ def hammer(readers: Readers, write: Callable[[int], None]) -> Words:
 
 def test_published_words_are_seen_whole(make_readers: MakeReaders) -> None:
     """Of a word that is published no reader ever sees one half alone."""
+    if len(os.sched_getaffinity(0)) == 1:
+        pytest.skip("kernel: has one processor, on which nothing is written while a program reads")
     readers = make_readers("word_reader.bpf.c", f"READS={READS}", outcomes="words")
     offset = ENTRY_SIZES[ArrayMap.SERVICES]
     seen = hammer(readers, lambda word: readers.store.publish(ArrayMap.SERVICES, offset, word))
