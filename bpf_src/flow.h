@@ -70,7 +70,7 @@ static __always_inline bool flow_goes_on(const struct flow *flow, const struct p
 		return true;
 	if (packet->tuple.protocol == IPPROTO_TCP)
 		return syn_is_repeated(&packet->tuple, flow);
-	return !(flow->state & FLOW_REFUSED && flow->state & FLOW_REQUEST) && flow_backend_stands(flow);
+	return !(flow->state & FLOW_REFUSED) && flow_backend_stands(flow);
 }
 
 /* Notes that a packet went this way. */
@@ -167,14 +167,17 @@ static __always_inline struct flow *opening_flow_read(const struct flow_key *key
 /* Finds what becomes of a packet that belongs to a connection, and where that is kept. */
 static __always_inline struct flow *flow_read(const struct packet *packet, struct flow *copy)
 {
-	struct flow *flow = standing_flow_read(&packet->tuple, copy);
+	struct flow *standing = standing_flow_read(&packet->tuple, copy), *flow;
 
-	if (flow)
-		return flow;
+	if (standing)
+		return standing;
 	flow = opening_flow_read(&packet->tuple, copy);
-	if (flow && copy->state & FLOW_REQUEST && !(packet->tcp_flags & TCP_SYN))
-		flow_assure(&packet->tuple, copy);
-	return flow;
+	if (!flow || !(copy->state & FLOW_REQUEST) || packet->tcp_flags & TCP_SYN)
+		return flow;
+	flow_assure(&packet->tuple, copy);
+	/* If it stays now, its old place may be another's. */
+	standing = bpf_map_lookup_elem(&flows, &packet->tuple);
+	return standing ? standing : flow;
 }
 
 /* Whether replies under a key would be taken for another connection's; one that has ended makes room. */

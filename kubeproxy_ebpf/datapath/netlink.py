@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the kernel for addresses and routes, over a socket of our own.
+"""Asks the kernel for addresses and routes, and for filters at devices, over a socket of our own.
 
 The messages are pyroute2's. Its sockets come with an event loop and its package with a data base: 15 MB of memory and
 half a second of each start, for two questions.
@@ -21,6 +21,7 @@ with submodules_only("pyroute2"):
 
 # linux/netlink.h, linux/rtnetlink.h
 _REQUEST = 0x1
+_ACKNOWLEDGE = 0x4
 _DUMP = 0x300
 _DUMP_INTERRUPTED = 0x10
 _ERROR, _DONE = 2, 3
@@ -29,6 +30,7 @@ _GET_ADDRESS, _GET_ROUTE = 22, 26
 _HEADER = Struct("=IHHII")
 """Length, type, flags, number and port of a message."""
 _NUMBER = Struct("=i")
+_ATTRIBUTE = Struct("=HH")
 _ALIGNMENT = 4
 _LARGEST = 65536
 """Bytes of one datagram; the kernel makes them of half that size at most."""
@@ -73,6 +75,21 @@ class RouteSocket:
         question["attrs"] = [("RTA_DST", destination)]
         return self._ask(question, _GET_ROUTE, 0)[0][0]
 
+    def change(self, kind: int, flags: int, body: bytes) -> None:
+        """Have something changed: a message's type, its flags, and what follows its header.
+
+        Raises:
+            OSError: the kernel refuses.
+        """
+        self._number += 1
+        length = _HEADER.size + len(body)
+        self._socket.send(_HEADER.pack(length, kind, _REQUEST | _ACKNOWLEDGE | flags, self._number, 0) + body)
+        while True:
+            for answered, _, number, data in _messages(self._socket.recv(_LARGEST)):
+                if answered == _ERROR and number == self._number:
+                    _require_success(data)
+                    return
+
     def _ask(self, question: Any, kind: int, flags: int) -> tuple[list[Any], bool]:  # noqa: ANN401 - as above
         """Send a question; return the answers, and whether nothing changed while the kernel listed them."""
         self._number += 1
@@ -88,12 +105,23 @@ class RouteSocket:
                 is_whole = is_whole and not answered_flags & _DUMP_INTERRUPTED
                 is_over = is_over or answered == _DONE or not flags & _DUMP
                 if answered == _ERROR:
-                    (code,) = _NUMBER.unpack_from(data, _HEADER.size)
-                    raise OSError(-code, os.strerror(-code))
+                    _require_success(data)
                 if answered != _DONE:
                     answers.append(type(question)(data))
                     answers[-1].decode()
         return answers, is_whole
+
+
+def attribute(kind: int, data: bytes) -> bytes:
+    """Return an attribute of a message (``struct nlattr``)."""
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(data), kind) + data + bytes(-len(data) % _ALIGNMENT)
+
+
+def _require_success(data: bytes) -> None:
+    """Raise the error that a message says, if it says any."""
+    (code,) = _NUMBER.unpack_from(data, _HEADER.size)
+    if code:
+        raise OSError(-code, os.strerror(-code))
 
 
 def _messages(datagram: bytes) -> Iterator[tuple[int, int, int, bytes]]:

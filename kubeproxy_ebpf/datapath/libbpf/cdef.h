@@ -56,7 +56,12 @@ struct bpf_prog_info {
 	char name[16];
 	...;
 };
-int bpf_link_create(int prog_fd, int target_fd, int attach_type, const void *opts);
+struct bpf_link_create_opts {
+	size_t sz;
+	uint32_t flags;
+	...;
+};
+int bpf_link_create(int prog_fd, int target_fd, int attach_type, const struct bpf_link_create_opts *opts);
 int bpf_link_update(int link_fd, int new_prog_fd, const void *opts);
 int bpf_link_detach(int link_fd);
 int bpf_prog_attach(int prog_fd, int attachable_fd, int attach_type, unsigned int flags);

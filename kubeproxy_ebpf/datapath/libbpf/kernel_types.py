@@ -69,3 +69,10 @@ class Helper(enum.IntEnum):
     RINGBUF_SUBMIT = 132
     KTIME_GET_COARSE_NS = 160
     SET_RETVAL = 187
+
+
+class DeviceAttachType(enum.IntEnum):
+    """enum bpf_attach_type: where programs meet the packets of a network device, since 6.6."""
+
+    TCX_INGRESS = 46
+    TCX_EGRESS = 47

@@ -181,9 +181,19 @@ def open_pinned(path: str, *, read_only: bool = False) -> int:
     return check(lib.bpf_obj_get_opts(path.encode(), options), f"open {path}")
 
 
-def link_create(program_fd: int, target_fd: int, attach_type: int) -> int:
-    """Attach a program and return the link's descriptor; the link lives as long as a descriptor or a pin."""
-    result = lib.bpf_link_create(program_fd, target_fd, attach_type, ffi.NULL)
+BEFORE = 8
+"""BPF_F_BEFORE: a program runs before all that are there."""
+
+
+def link_create(program_fd: int, target_fd: int, attach_type: int, flags: int = 0) -> int:
+    """Attach a program and return the link's descriptor; the link lives as long as a descriptor or a pin.
+
+    The target is what the attach type says: a cgroup's descriptor, or the index of a network device.
+    """
+    options = ffi.new(
+        "struct bpf_link_create_opts *", {"sz": ffi.sizeof("struct bpf_link_create_opts"), "flags": flags}
+    )
+    result = lib.bpf_link_create(program_fd, target_fd, attach_type, options)
     return check(result, f"attach a program (attach type {attach_type})")
 
 

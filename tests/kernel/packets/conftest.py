@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The packet programs on the maps of a loaded data plane, run on one packet at a time; attached nowhere."""
+"""The packet programs with maps of their own, run on one packet at a time, or attached to devices by a test."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +11,17 @@ from pathlib import Path
 import pytest
 
 import kubeproxy_ebpf
+from kubeproxy_ebpf.datapath.device_hooks import DeviceHook
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
-from kubeproxy_ebpf.datapath.loader import Datapath
+from kubeproxy_ebpf.datapath.map_store import KernelMapStore
+from tests.kernel.conftest import SMALL
 from tests.kernel.packets.packet import UNSPEC, Packet, parsed, with_right_checksums
 from tests.kernel.programs import service_maps
 from tests.kernel.programs.service_maps import ServiceMaps
 
 OBJECTS = Path(kubeproxy_ebpf.__file__).parent / "bpf"
-SMALL_TABLE = 64
+SMALL_TABLES = {"flows": 64, "opening_flows": 64, "devices": 64}
 LOOPBACK = 1
 _SEEN = slice(48, 52)
 """Where a flow says when it was last used."""
@@ -30,21 +33,21 @@ SERVICE_CIDRS = ("10.96.0.0/16", "fd00:96::/112")
 class Forward:
     """The programs, and the maps that they look Services up in."""
 
-    def __init__(self, datapath: Datapath) -> None:
+    def __init__(self) -> None:
         """Load them with small tables."""
-        self.maps = ServiceMaps(datapath.store)
-        self.marks: dict[bytes, int] = {}
-        self.maps.settings(service_cidrs=SERVICE_CIDRS)
         self._object = BpfObject(OBJECTS / "forward.bpf.o")
-        for map_ in self._object.maps():
-            if map_.name in datapath.store.map_names():
-                self._object.reuse_map(map_.name, datapath.store.descriptor(map_.name))
-            elif not map_.internal:
-                self._object.set_entries(map_.name, SMALL_TABLE)
+        for name, entries in (SMALL.as_mapping() | SMALL_TABLES).items():
+            self._object.set_entries(name, entries)
         self._object.load()
+        maps = [map_.name for map_ in self._object.maps() if not map_.internal]
+        self._store = KernelMapStore({name: os.dup(self._object.map_fd(name)) for name in maps})
+        self.maps = ServiceMaps(self._store)
+        self.maps.settings(service_cidrs=SERVICE_CIDRS)
+        self.marks: dict[bytes, int] = {}
 
     def close(self) -> None:
         """Let go of them."""
+        self._store.close()
         self._object.close()
 
     def grow_old(self) -> None:
@@ -91,9 +94,9 @@ class Forward:
         sources = b"".join(map(service_maps.packed, (ipv4, ipv6)))
         syscalls.map_update(self._object.map_fd("devices"), index.to_bytes(4, sys.byteorder), sources)
 
-    def pin(self, hook: str, path: Path) -> None:
-        """Pin the program of a hook, so that tc can attach it."""
-        syscalls.pin(self._object.program_fd(f"forward_{hook}"), str(path))
+    def program(self, hook: DeviceHook) -> int:
+        """Return the descriptor of the program of a hook, which stays ours."""
+        return self._object.program_fd(f"forward_{hook.value}")
 
     def entries(self, table: str) -> dict[bytes, bytes]:
         """Return the keys and values of ``flows`` or ``opening_flows``."""
@@ -108,8 +111,8 @@ class Forward:
 
 
 @pytest.fixture
-def forward(datapath: Datapath) -> Iterator[Forward]:
+def forward() -> Iterator[Forward]:
     """Load the packet programs."""
-    programs = Forward(datapath)
+    programs = Forward()
     yield programs
     programs.close()

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from kubeproxy_ebpf.datapath.device_hooks import DeviceHook, attach_filter, attach_link, detach_filter
+from kubeproxy_ebpf.datapath.netlink import RouteSocket
 from tests.kernel.namespaces import Namespace
 from tests.kernel.packets.conftest import Forward
 from tests.kernel.processes import run_in
@@ -78,19 +81,37 @@ def neighbours(
 
 
 @pytest.fixture
-def world(forward: Forward, bpffs: Path, node_namespace: Namespace, neighbours: tuple[Namespace, Namespace]) -> World:
+def attached_by() -> str:
+    """Return the way in which programs get to the devices: the best that the kernel has."""
+    return "TCX, else a filter"
+
+
+@pytest.fixture
+def world(
+    forward: Forward, attached_by: str, node_namespace: Namespace, neighbours: tuple[Namespace, Namespace]
+) -> Iterator[World]:
     """Attach the programs to the devices that lead to others."""
-    for hook in ("ingress", "egress"):
-        forward.pin(hook, bpffs / hook)
-    for device, sources in (("uplink", NODE), ("backbone", NODE_THERE)):
-        node_namespace.run("tc", "qdisc", "add", "dev", device, "clsact")
-        for hook in ("ingress", "egress"):
-            command = ("tc", "filter", "add", "dev", device, hook, "bpf", "direct-action", "object-pinned")
-            node_namespace.run(*command, str(bpffs / hook))
-        with node_namespace.entered():
-            forward.device(sources[4], sources[6], socket.if_nametoindex(device))
     client, other = neighbours
-    return World(forward, node_namespace, client, other)
+    with ExitStack() as stack:
+        with node_namespace.entered():
+            kernel = stack.enter_context(closing(RouteSocket()))
+            for device, sources in (("uplink", NODE), ("backbone", NODE_THERE)):
+                index = socket.if_nametoindex(device)
+                forward.device(sources[4], sources[6], index)
+                for hook in DeviceHook:
+                    attach(stack, kernel, attached_by, index, hook=hook, program=forward.program(hook))
+        yield World(forward, node_namespace, client, other)
+
+
+def attach(stack: ExitStack, kernel: RouteSocket, way: str, index: int, *, hook: DeviceHook, program: int) -> None:
+    """Attach a program to a device."""
+    link = attach_link(index, hook, program) if way.startswith("TCX") else None
+    if link is not None:
+        stack.callback(os.close, link)
+    elif way == "TCX":
+        pytest.skip("kernel: no TCX")
+    else:
+        attach_filter(kernel, index, hook, program, "kubeproxy-ebpf")
 
 
 def serve(world: World, family: int, *, elsewhere: bool) -> None:
@@ -130,6 +151,23 @@ def test_clients_outside_reach_endpoints(
         name, source, *_ = run_in(world.client, None, ask, *frontend)
         assert name == "pod"
         assert source == (NODE_THERE if elsewhere else CLIENT)[family]
+
+
+@pytest.mark.parametrize("attached_by", ["TCX", "a filter"])
+def test_ways_to_attach(world: World) -> None:
+    """Both serve; a filter takes the place of its predecessor, and is gone when it is deleted."""
+    serve(world, 4, elsewhere=True)
+    assert run_in(world.client, None, tcp_says, NODE[4], 30080)[1] == NODE_THERE[4]
+    with world.node.entered(), closing(RouteSocket()) as kernel:
+        index = socket.if_nametoindex("uplink")
+        for _ in range(2):
+            attach_filter(kernel, index, DeviceHook.INGRESS, world.forward.program(DeviceHook.INGRESS), "other")
+        shown = world.node.run("tc", "filter", "show", "dev", "uplink", "ingress")
+        assert shown.count("direct-action") == 1
+        assert "other direct-action" in shown
+        assert detach_filter(kernel, index, DeviceHook.INGRESS)
+        assert not detach_filter(kernel, index, DeviceHook.INGRESS)
+        assert "direct-action" not in world.node.run("tc", "filter", "show", "dev", "uplink", "ingress")
 
 
 def exchange(address: str, port: int, size: int) -> str:
