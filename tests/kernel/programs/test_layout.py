@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled object: its structures are those of the header, and its maps are what user space relies on."""
+"""The compiled objects: their structures are those of the header, and their maps are what user space relies on."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ def header() -> FFI:
 
 @pytest.fixture(scope="module")
 def structs_in_object() -> dict[str, Layout]:
-    """Return size and offsets of each structure that the object's BTF knows."""
-    command = ("bpftool", "-j", "btf", "dump", "file", CONNECT_OBJECT)
-    types: list[dict[str, Any]] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["types"]
+    """Return size and offsets of each structure that the objects' BTF knows."""
+    types: list[dict[str, Any]] = []
+    for path in (CONNECT_OBJECT, CONNECT_OBJECT.with_name("forward.bpf.o")):
+        command = ("bpftool", "-j", "btf", "dump", "file", path)
+        types += json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["types"]
     return {
         type_["name"]: (type_["size"], {member["name"]: member["bits_offset"] // 8 for member in type_["members"]})
         for type_ in types
