@@ -210,13 +210,16 @@ def test_large_transfers(world: World, family: int, offloads: str, *, elsewhere:
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
 def test_a_narrow_link_behind_the_node(world: World, family: int, *, elsewhere: bool) -> None:
     """The client learns how large its packets may be, from errors about packets that it did not send."""
-    device = "backbone" if elsewhere else world.pod_device
-    world.node.run("ip", "link", "set", device, "mtu", "1280")
+    # By the route: a device that is narrower than its peer drops what the peer sends.
+    way = ("via", OTHER_NODE[family]) if elsewhere else ("dev", world.pod_device)
+    pod = (POD_THERE if elsewhere else POD_HERE)[family]
+    world.node.run("ip", "route", "change", pod, *way, "mtu", "lock", "1280")
     world.client.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")
     serve(world, family, elsewhere=elsewhere)
     size = 1_000_000
     expected = hashlib.sha256((b"x" * 9999 + b"\n") * (size // 10_000)).hexdigest()
     assert run_in(world.client, None, exchange, EXTERNAL[family], 80, size) == expected
+    assert "mtu 1280" in world.client.run("ip", "route", "get", EXTERNAL[family])
 
 
 def refusal(address: str, port: int) -> str:
