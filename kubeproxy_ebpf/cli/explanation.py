@@ -28,6 +28,8 @@ _REASONS = {
     "unallocated_address": "in serviceCIDRs, and no Service's",
     "loopback_source": "no endpoint can be reached from a loopback address",
     "missing_entry": "an entry that must be there is missing in the maps",
+    "no_free_port": "no source port is left under which answers could be told apart",
+    "no_device_address": "the device that the route chose has no address of the packet's family",
 }
 _MEMBERS = {
     SetRule.READY: "endpoints that are ready",
