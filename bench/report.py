@@ -13,8 +13,8 @@ from bench import rounds
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 ABSENT = "–"
-_VULNERABILITIES = Path("/sys/devices/system/cpu/vulnerabilities")
 """In a table: this was not measured."""
+_VULNERABILITIES = Path("/sys/devices/system/cpu/vulnerabilities")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Connections that were given a backend: two entries each, one for either way, under the tuple that arrives at the
- * hook. An entry is all that a packet needs.
+ * A connection's life: it begins, stays once it is answered, goes on and ends.  An entry is all that a packet needs.
  *
  * What has not been answered yet is in a table of its own, which forgets what was used least: a flood of openings
  * pushes out other openings, and never a connection that stands.
@@ -78,8 +77,6 @@ static __always_inline void flow_track(struct flow *flow, const struct packet *p
 {
 	__u32 state = flow->state, now = tick_now();
 
-	if (packet->tcp_flags & TCP_SYN)
-		state |= FLOW_SYN;
 	if (packet->tcp_flags & TCP_FIN)
 		state |= FLOW_FIN;
 	if (packet->tcp_flags & TCP_RST)

@@ -44,7 +44,6 @@ static __always_inline bool is_icmp(const struct packet *packet)
 static __always_inline bool quotation_read(struct __sk_buff *skb, const struct packet *error, struct packet *quoted)
 {
 	const struct icmp_header *header;
-	const struct udp_header *transport;
 
 	if (error->transport > FARTHEST_HEADER)
 		return false;
@@ -56,12 +55,7 @@ static __always_inline bool quotation_read(struct __sk_buff *skb, const struct p
 	if (quoted->transport > FARTHEST_HEADER ||
 	    (quoted->tuple.protocol != IPPROTO_TCP && quoted->tuple.protocol != IPPROTO_UDP))
 		return false;
-	transport = header_fetch(skb, quoted->transport, sizeof(*transport));
-	if (!transport)
-		return false;
-	quoted->tuple.source_port = transport->source_port;
-	quoted->tuple.destination_port = transport->destination_port;
-	return true;
+	return ports_read(skb, quoted);
 }
 
 /* The flow of what would answer the quoted packet. */
@@ -82,8 +76,7 @@ static __always_inline bool quoted_flow_read(const struct packet *quoted, struct
 /* Where a quoted packet's own checksum is, if the quotation reaches that far and there is one; else 0. */
 static __always_inline __u32 quoted_checksum_place(struct __sk_buff *skb, const struct packet *quoted)
 {
-	__u32 place =
-		quoted->transport + (quoted->tuple.protocol == IPPROTO_TCP ? TCP_CHECKSUM_PLACE : UDP_CHECKSUM_PLACE);
+	__u32 place = checksum_place(quoted);
 	__sum16 checksum;
 
 	if (bpf_skb_load_bytes(skb, place, &checksum, sizeof(checksum)))

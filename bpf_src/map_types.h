@@ -246,12 +246,11 @@ enum { FLOW_TICK = 8 };
 
 enum flow_state {
 	FLOW_REQUEST = 1, /* the way of the one who opened it; else the replies' */
-	FLOW_SYN = 2,     /* TCP: seen this way */
-	FLOW_FIN = 4,
+	FLOW_FIN = 4,     /* TCP: seen this way */
 	FLOW_RST = 8,
 	FLOW_SWEPT = 16,       /* about to be deleted: nobody's */
-	FLOW_REFUSED = 64,     /* a request that this node itself answers, from a port that nobody listens to */
 	FLOW_MASQUERADED = 32, /* a request that gets an address of this node as its source on its way out */
+	FLOW_REFUSED = 64,     /* a request that this node itself answers, from a port that nobody listens to */
 };
 
 /*

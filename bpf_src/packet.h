@@ -206,7 +206,8 @@ static __always_inline bool tcp_read(struct __sk_buff *skb, struct packet *packe
 	return true;
 }
 
-static __always_inline bool udp_read(struct __sk_buff *skb, struct packet *packet)
+/* Reads what UDP's header says; of TCP's it is the ports, which are at the same place. */
+static __always_inline bool ports_read(struct __sk_buff *skb, struct packet *packet)
 {
 	const struct udp_header *header = header_fetch(skb, packet->transport, sizeof(*header));
 
@@ -224,7 +225,7 @@ static __always_inline bool transport_read(struct __sk_buff *skb, struct packet 
 		return false;
 	if (packet->tuple.protocol == IPPROTO_TCP)
 		return tcp_read(skb, packet);
-	return packet->tuple.protocol == IPPROTO_UDP && udp_read(skb, packet);
+	return packet->tuple.protocol == IPPROTO_UDP && ports_read(skb, packet);
 }
 
 /*

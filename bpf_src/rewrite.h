@@ -27,6 +27,12 @@ struct ports {
 	__be16 destination;
 };
 
+/* Where the checksum of a packet's transport is, from the packet's beginning. */
+static __always_inline __u32 checksum_place(const struct packet *packet)
+{
+	return packet->transport + (packet->tuple.protocol == IPPROTO_TCP ? TCP_CHECKSUM_PLACE : UDP_CHECKSUM_PLACE);
+}
+
 /* Returns 0, or less if the packet cannot be changed; then the kernel is out of memory, and the packet is lost. */
 static __always_inline int addresses_store(struct __sk_buff *skb, const struct packet *packet,
                                            const struct endpoints *new, __s64 difference)
@@ -48,7 +54,7 @@ static __noinline int packet_rewrite(struct __sk_buff *skb, const struct packet 
 	struct ports new_ports = {flow->source_port, flow->destination_port};
 	struct endpoints ALIGNED old = {packet->tuple.source, packet->tuple.destination};
 	struct endpoints ALIGNED new = {flow->source, flow->destination};
-	__u32 checksum = packet->transport + (tcp ? TCP_CHECKSUM_PLACE : UDP_CHECKSUM_PLACE);
+	__u32 checksum = checksum_place(packet);
 	/* A UDP checksum of zero is none; one that comes out as zero is written as its other zero. */
 	__u64 flags = tcp ? 0 : BPF_F_MARK_MANGLED_0;
 	__s64 difference;

@@ -13,6 +13,12 @@ static __always_inline struct socket_origins *socket_origins_get(struct bpf_sock
 	return ctx->sk ? bpf_sk_storage_get(&socket_origins, ctx->sk, NULL, 0) : NULL;
 }
 
+/* The same; made if there is none. NULL: there is no room. */
+static __always_inline struct socket_origins *socket_origins_make(struct bpf_sock_addr *ctx)
+{
+	return ctx->sk ? bpf_sk_storage_get(&socket_origins, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
+}
+
 /*
  * How long ago an entry was used, and in the lowest bits which one it is: with the ages one compares the entries.  One
  * number that the verifier does not know, where it would follow every order of known ones.
@@ -75,9 +81,8 @@ static __always_inline __u64 socket_origin_place(struct socket_origins *storage,
 /* Makes a socket's storage, with the pair that it has used so far. Returns 0, or -1 if there is no room. */
 static __always_inline int socket_origins_begin(struct bpf_sock_addr *ctx, const struct socket_origin *first)
 {
-	struct socket_origins *storage;
+	struct socket_origins *storage = socket_origins_make(ctx);
 
-	storage = ctx->sk ? bpf_sk_storage_get(&socket_origins, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
 	if (!storage)
 		return -1;
 	storage->entries[0] = *first;
@@ -90,11 +95,10 @@ static __always_inline int socket_origins_begin(struct bpf_sock_addr *ctx, const
 /* Remembers a pair as the one used last. Returns 0, or -1 if there is no room. */
 static __noinline int socket_origin_remember(struct bpf_sock_addr *ctx, const struct socket_origin *pair)
 {
-	struct socket_origins *storage;
+	struct socket_origins *storage = socket_origins_make(ctx);
 	struct socket_origin *entry;
 	__u64 place;
 
-	storage = ctx->sk ? bpf_sk_storage_get(&socket_origins, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
 	if (!storage)
 		return -1;
 	socket_origin_supersede(storage, pair);

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tools.kubernetes.namespace import enter
+
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -58,7 +60,7 @@ class Namespace:
 
     def enter(self) -> None:
         """Move the calling thread into the namespace, for good."""
-        _enter(f"/proc/{self.pid}/ns/net")
+        enter(Path(f"/proc/{self.pid}/ns/net"))
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -69,7 +71,7 @@ class Namespace:
             try:
                 yield
             finally:
-                _enter(f"/proc/self/fd/{own}")
+                enter(Path(f"/proc/self/fd/{own}"))
         finally:
             os.close(own)
 
@@ -112,12 +114,3 @@ def join(node: Namespace, pod: Namespace) -> None:
         "route add default via fe80::1 dev eth0",
     )
     node.ip(*(f"route add {address} dev {device}" for address in addresses))
-
-
-def _enter(file: str) -> None:
-    fd = os.open(file, os.O_RDONLY)
-    try:
-        if _libc.setns(fd, CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"cannot enter {file}")
-    finally:
-        os.close(fd)

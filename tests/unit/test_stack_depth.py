@@ -42,7 +42,7 @@ class Functions:
         starts: dict[tuple[str, int], str] = {}
         local: list[tuple[str, str, int]] = []
         section = function = ""
-        place = distance = 0
+        distance = 0
         for line in text.splitlines():
             if match := _SECTION.match(line):
                 section = match[1]
@@ -58,8 +58,8 @@ class Functions:
                     self.calls[function].add(match[1])
             elif match := _INSTRUCTION.match(line):
                 if match[2].startswith(_CALL_OF_OURS):
-                    place, distance = int(match[1]), _last_word(match[2])
-                    local.append((section, function, place + 1 + distance))
+                    distance = _last_word(match[2])
+                    local.append((section, function, int(match[1]) + 1 + distance))
                 self._reach(function, match[3])
         for section, function, target in local:
             if called := starts.get((section, target)):

@@ -24,7 +24,7 @@ def inside(namespace: Path, *command: str) -> list[str]:
 
 def call_inside(namespace: Path, function: Callable[[], T]) -> T:
     """Call a function in a thread that is there. Its sockets stay there, and so do the threads that it starts."""
-    with ThreadPoolExecutor(max_workers=1, initializer=_enter, initargs=(namespace,)) as executor:
+    with ThreadPoolExecutor(max_workers=1, initializer=enter, initargs=(namespace,)) as executor:
         return executor.submit(function).result()
 
 
@@ -35,7 +35,12 @@ def connect(namespace: Path, address: str, port: int, timeout: float) -> socket.
     return made
 
 
-def _enter(namespace: Path) -> None:
+def enter(namespace: Path) -> None:
+    """Move the calling thread there, for good.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
     fd = os.open(namespace, os.O_RDONLY)
     try:
         if _libc.setns(fd, _CLONE_NEWNET):

@@ -18,6 +18,10 @@ NO_EXIST = 1
 """BPF_NOEXIST: an update only creates."""
 READ_ONLY = 8
 """BPF_F_RDONLY: a descriptor that cannot write."""
+BEFORE = 8
+"""BPF_F_BEFORE: a program runs before all that are there."""
+_ROOM = 256
+"""Bytes by which a program may make a packet longer."""
 
 
 class MapInfo(NamedTuple):
@@ -181,10 +185,6 @@ def open_pinned(path: str, *, read_only: bool = False) -> int:
     return check(lib.bpf_obj_get_opts(path.encode(), options), f"open {path}")
 
 
-BEFORE = 8
-"""BPF_F_BEFORE: a program runs before all that are there."""
-
-
 def link_create(program_fd: int, target_fd: int, attach_type: int, flags: int = 0) -> int:
     """Attach a program and return the link's descriptor; the link lives as long as a descriptor or a pin.
 
@@ -239,10 +239,6 @@ class PacketRun(NamedTuple):
     """What it returned, as a signed number."""
     packet: bytes
     mark: int
-
-
-_ROOM = 256
-"""Bytes by which a program may make a packet longer."""
 
 
 def program_test_run(program_fd: int, packet: bytes, mark: int = 0) -> PacketRun:

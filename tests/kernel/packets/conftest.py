@@ -60,16 +60,13 @@ class Forward:
 
     def sweep(self, **constants: int) -> None:
         """Look for connections whose time is over; with time-outs in seconds, else the defaults."""
-        sweeper = BpfObject(OBJECTS / "sweep.bpf.o")
-        for table in ("flows", "opening_flows"):
-            sweeper.reuse_map(table, self._object.map_fd(table))
-        for name, value in constants.items():
-            sweeper.set_constant(name, value)
-        sweeper.load()
-        try:
+        with BpfObject(OBJECTS / "sweep.bpf.o") as sweeper:
+            for table in ("flows", "opening_flows"):
+                sweeper.reuse_map(table, self._object.map_fd(table))
+            for name, value in constants.items():
+                sweeper.set_constant(name, value)
+            sweeper.load()
             syscalls.map_iterate(sweeper.program_fd("sweep"), self._object.map_fd("flows"))
-        finally:
-            sweeper.close()
 
     def run(self, hook: str, packet: Packet | bytes) -> tuple[int, bytes]:
         """Run the program of a hook, ``ingress`` or ``egress``; return its action and the packet.
@@ -100,14 +97,7 @@ class Forward:
 
     def entries(self, table: str) -> dict[bytes, bytes]:
         """Return the keys and values of ``flows`` or ``opening_flows``."""
-        fd = self._object.map_fd(table)
-        info = syscalls.map_info(fd)
-        found = {}
-        key = syscalls.map_next_key(fd, None, info.key_size)
-        while key is not None:
-            found[key] = syscalls.map_lookup(fd, key, info.value_size) or b""
-            key = syscalls.map_next_key(fd, key, info.key_size)
-        return found
+        return dict(self._store.entries_of(table))
 
 
 @pytest.fixture

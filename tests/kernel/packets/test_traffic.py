@@ -19,13 +19,15 @@ from tests.kernel.packets.conftest import Forward
 from tests.kernel.processes import run_in
 from tests.kernel.programs.service_maps import EXTERNAL_IP, NODE_PORT, TCP, UDP
 from tests.kernel.scratch import PodFactory, Starter
-from tests.kernel.servers import tcp_server, udp_server
+from tests.kernel.servers import tcp_ask, tcp_server, udp_ask, udp_server
 
 NODE, CLIENT = {4: "192.0.2.1", 6: "2001:db8::1"}, {4: "192.0.2.2", 6: "2001:db8::2"}
 NODE_THERE, OTHER_NODE = {4: "198.51.100.1", 6: "2001:db8:1::1"}, {4: "198.51.100.2", 6: "2001:db8:1::2"}
 EXTERNAL = {4: "203.0.113.10", 6: "2001:db8:2::10"}
 POD_HERE, POD_THERE = {4: "10.1.0.5", 6: "fd00:1::5"}, {4: "10.2.0.5", 6: "fd00:2::5"}
-LENGTHS = {4: 24, 6: 64}
+LINE = b"x" * 9999 + b"\n"
+PATIENCE = 10
+"""Seconds for an answer."""
 families = pytest.mark.parametrize("family", [4, 6])
 
 
@@ -49,8 +51,8 @@ def link(node: Namespace, device: str, there: Namespace, here: dict[int, str], t
     """Join the node to somebody."""
     node.ip(
         f"link add {device} type veth peer name eth0 netns {there.pid}",
-        *(f"address add {here[family]}/{LENGTHS[family]} dev {device} nodad" for family in LENGTHS if family == 6),
         f"address add {here[4]}/24 dev {device}",
+        f"address add {here[6]}/64 dev {device} nodad",
         f"link set {device} up",
     )
     there.ip(
@@ -124,31 +126,16 @@ def serve(world: World, family: int, *, elsewhere: bool) -> None:
         world.forward.maps.frontend(service, EXTERNAL[family], 80, protocol, EXTERNAL_IP)
 
 
-def tcp_says(address: str, port: int) -> list[str]:
-    """Return what a server's greeting says: its name, and who it thinks the client is."""
-    with socket.create_connection((address, port), timeout=10) as connection:
-        return connection.makefile().readline().split()
-
-
-def udp_says(address: str, port: int) -> list[str]:
-    """Return what a server answers to the one who asked it."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(10)
-        client.connect((address, port))
-        client.send(b"?")
-        return client.recv(1000).decode().split()
-
-
 @families
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
-@pytest.mark.parametrize("ask", [tcp_says, udp_says], ids=["TCP", "UDP"])
+@pytest.mark.parametrize("ask", [tcp_ask, udp_ask], ids=["TCP", "UDP"])
 def test_clients_outside_reach_endpoints(
-    world: World, family: int, ask: Callable[[str, int], list[str]], *, elsewhere: bool
+    world: World, family: int, ask: Callable[..., str], *, elsewhere: bool
 ) -> None:
     """By NodePort and by externalIP; an endpoint here sees the client, one elsewhere this node."""
     serve(world, family, elsewhere=elsewhere)
     for frontend in ((NODE[family], 30080), (EXTERNAL[family], 80)):
-        name, source, *_ = run_in(world.client, None, ask, *frontend)
+        name, source, *_ = run_in(world.client, None, ask, *frontend, PATIENCE).split()
         assert name == "pod"
         assert source == (NODE_THERE if elsewhere else CLIENT)[family]
 
@@ -157,7 +144,7 @@ def test_clients_outside_reach_endpoints(
 def test_ways_to_attach(world: World) -> None:
     """Both serve; a filter takes the place of its predecessor, and is gone when it is deleted."""
     serve(world, 4, elsewhere=True)
-    assert run_in(world.client, None, tcp_says, NODE[4], 30080)[1] == NODE_THERE[4]
+    assert run_in(world.client, None, tcp_ask, NODE[4], 30080, PATIENCE).split()[1] == NODE_THERE[4]
     with world.node.entered(), closing(RouteSocket()) as kernel:
         index = socket.if_nametoindex("uplink")
         for _ in range(2):
@@ -177,11 +164,10 @@ def exchange(address: str, port: int, size: int) -> str:
     with socket.create_connection((address, port), timeout=30) as connection:
         reader = connection.makefile("rb")
         reader.readline()
-        line = b"x" * 9999 + b"\n"
 
         def send() -> None:
-            for _ in range(size // len(line)):
-                connection.sendall(line)
+            for _ in range(size // len(LINE)):
+                connection.sendall(LINE)
             connection.shutdown(socket.SHUT_WR)
 
         sender = threading.Thread(target=send)
@@ -193,6 +179,11 @@ def exchange(address: str, port: int, size: int) -> str:
         return digest.hexdigest()
 
 
+def digest_of(size: int) -> str:
+    """Return the digest of what is sent."""
+    return hashlib.sha256(LINE * (size // len(LINE))).hexdigest()
+
+
 @families
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
 @pytest.mark.parametrize("offloads", ["on", "off"])
@@ -202,8 +193,7 @@ def test_large_transfers(world: World, family: int, offloads: str, *, elsewhere:
         namespace.run("ethtool", "-K", device, "tx", offloads, "rx", offloads, "tso", offloads, "gro", offloads)
     serve(world, family, elsewhere=elsewhere)
     size = 10_000_000
-    expected = hashlib.sha256((b"x" * 9999 + b"\n") * (size // 10_000)).hexdigest()
-    assert run_in(world.client, None, exchange, NODE[family], 30080, size) == expected
+    assert run_in(world.client, None, exchange, NODE[family], 30080, size) == digest_of(size)
 
 
 @families
@@ -217,15 +207,14 @@ def test_a_narrow_link_behind_the_node(world: World, family: int, *, elsewhere: 
     world.client.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")
     serve(world, family, elsewhere=elsewhere)
     size = 1_000_000
-    expected = hashlib.sha256((b"x" * 9999 + b"\n") * (size // 10_000)).hexdigest()
-    assert run_in(world.client, None, exchange, EXTERNAL[family], 80, size) == expected
+    assert run_in(world.client, None, exchange, EXTERNAL[family], 80, size) == digest_of(size)
     assert "mtu 1280" in world.client.run("ip", "route", "get", EXTERNAL[family])
 
 
 def refusal(address: str, port: int) -> str:
     """Return the name of the error that a datagram gets."""
     try:
-        udp_says(address, port)
+        udp_ask(address, port, PATIENCE)
     except OSError as error:
         return type(error).__name__
     return "an answer"
