@@ -34,11 +34,16 @@ def make(cgroup: Path) -> Path:
     return cgroup
 
 
+def tree(cgroup: Path) -> list[Path]:
+    """Return a cgroup and all below it, a parent before its children; what goes away while it is asked is left out."""
+    return [Path(folder) for folder, _, _ in os.walk(cgroup)]  # Path.rglob() raises when a folder goes away
+
+
 def processes(cgroup: Path) -> Iterator[int]:
     """Yield the ids of all processes in a cgroup and below, as this process sees them."""
-    for listing in cgroup.rglob("cgroup.procs"):
+    for folder in tree(cgroup):
         with suppress(OSError):  # a cgroup that goes away while it is asked has no processes
-            yield from map(int, listing.read_text().split())
+            yield from map(int, (folder / "cgroup.procs").read_text().split())
 
 
 def remove(cgroup: Path) -> None:
@@ -50,8 +55,7 @@ def remove(cgroup: Path) -> None:
     if not cgroup.exists():
         return
     _kill(cgroup)
-    folders = (path for path in (cgroup, *cgroup.rglob("*")) if path.is_dir())
-    for folder in sorted(folders, reverse=True):
+    for folder in reversed(tree(cgroup)):
         wait_until(partial(_is_removed, folder), f"the processes in {folder} to end")
 
 

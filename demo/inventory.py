@@ -38,7 +38,7 @@ def of_machine() -> Listing:
     mounts = _mounts()
     return {
         **_of_processes(running),
-        CGROUPS: frozenset(str(path) for path in cgroups.cgroup_root().rglob("*") if path.is_dir()),
+        CGROUPS: frozenset(map(str, cgroups.tree(cgroups.cgroup_root()))),
         MOUNTS: frozenset(f"{where} ({kind})" for where, kind in mounts),
         PINS: frozenset(str(pin) for where, kind in mounts if kind == "bpf" for pin in _pins(Path(where))),
         DEVICES: frozenset(_lines("ip", "-oneline", "-brief", "link")),
@@ -58,7 +58,6 @@ def of_machine() -> Listing:
 def of_demo(cgroup: Path, bpffs: Path) -> Listing:
     """List what the processes in the demo's cgroup are and hold at this moment, and what is pinned in their bpffs."""
     running = list(cgroups.processes(cgroup))
-    folders = (path for path in (cgroup, *cgroup.rglob("*")) if path.is_dir())
     found: dict[str, set[str]] = {kind: set() for kind in _OBJECTS.values()}
     pins: set[str] = set()
     for process in running:
@@ -71,7 +70,8 @@ def of_demo(cgroup: Path, bpffs: Path) -> Listing:
             for kind, identity in _pinned_objects(pin):
                 found[kind].add(identity)
     objects = {kind: frozenset(ids) for kind, ids in found.items()}
-    return {**_of_processes(running), CGROUPS: frozenset(map(str, folders)), PINS: frozenset(pins), **objects}
+    folders = frozenset(map(str, cgroups.tree(cgroup)))
+    return {**_of_processes(running), CGROUPS: folders, PINS: frozenset(pins), **objects}
 
 
 def joined(listings: Iterable[Listing]) -> Listing:
