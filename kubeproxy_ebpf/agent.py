@@ -17,9 +17,9 @@ import structlog
 from kubeproxy_ebpf import __version__, sd_notify
 from kubeproxy_ebpf.config.configuration import Configuration
 from kubeproxy_ebpf.datapath import loader
-from kubeproxy_ebpf.datapath.addresses import AddressMonitor
 from kubeproxy_ebpf.datapath.cgroups import find_cgroup_root
 from kubeproxy_ebpf.datapath.netns_cookie import host_netns_cookie
+from kubeproxy_ebpf.datapath.network import NetworkMonitor
 from kubeproxy_ebpf.garbage import begin_start, collecting_later, end_start
 from kubeproxy_ebpf.layout import restore
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
@@ -49,7 +49,7 @@ def run(configuration: Configuration) -> int:
         stop = stack.enter_context(StopSignals())
         sd_notify.notify_status("loading")
         source = stack.enter_context(closing(open_source(configuration)))
-        monitor = stack.enter_context(AddressMonitor())
+        monitor = stack.enter_context(NetworkMonitor())
         datapath = stack.enter_context(
             loader.load(
                 pin_folder=configuration.pin_folder,
@@ -77,7 +77,7 @@ class _Agent:
         configuration: Configuration,
         *,
         source: Source,
-        monitor: AddressMonitor,
+        monitor: NetworkMonitor,
         datapath: loader.Datapath,
         grace_periods: GracePeriodThread,
         stop: StopSignals,
@@ -87,7 +87,7 @@ class _Agent:
         self._monitor = monitor
         self._grace_periods = grace_periods
         self._stop = stop
-        self._observer = Observer(configuration.settings, configuration.node_name, monitor.read())
+        self._observer = Observer(configuration.settings, configuration.node_name, monitor.read().addresses)
         self._netns_cookie = host_netns_cookie()
         self._settings: SettingsEntry | None = None
         layout = Layout({name: datapath.store.capacity(name) for name in (*ArrayMap, *HashMap)})
@@ -151,7 +151,7 @@ class _Agent:
             self._observer.observe(updates)
 
     def _read_addresses(self) -> None:
-        self._observer.set_addresses(self._monitor.read())
+        self._observer.set_addresses(self._monitor.read().addresses)
 
     def _end_grace_period(self) -> None:
         self._grace_periods.finish()

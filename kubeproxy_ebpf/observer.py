@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import structlog
 
 from kubeproxy_ebpf import map_schema
-from kubeproxy_ebpf.datapath.addresses import NodeAddresses
 from kubeproxy_ebpf.map_schema import MAX_CIDRS, SettingsEntry
 from kubeproxy_ebpf.model.address import Address, Prefix
+from kubeproxy_ebpf.model.network import NodeAddresses
 from kubeproxy_ebpf.model.objects import Node, ObjectName, ServiceCIDR
 from kubeproxy_ebpf.model.settings import NodeState, Settings
 from kubeproxy_ebpf.plan.cluster import ClusterState

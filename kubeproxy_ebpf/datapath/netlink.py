@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the kernel for addresses and routes, and for filters at devices, over a socket of our own.
+"""Asks the kernel for interfaces, addresses and routes, and changes filters at devices, over a socket of our own.
 
-The messages are pyroute2's. Its sockets come with an event loop and its package with a data base: 15 MB of memory and
-half a second of each start, for two questions.
+A node has as many interfaces and routes as pods, and each pod that comes or goes has them listed again: a listing is
+read here, in microseconds an entry. Single questions are pyroute2's messages. Its sockets come with an event loop and
+its package with a data base: 15 MB of memory and half a second of each start.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ import os
 import socket
 from collections.abc import Iterator
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from kubeproxy_ebpf.lean_import import submodules_only
 
 with submodules_only("pyroute2"):
-    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # type: ignore[import-untyped]
     from pyroute2.netlink.rtnl.rtmsg import rtmsg  # type: ignore[import-untyped]
 
 # linux/netlink.h, linux/rtnetlink.h
@@ -25,7 +25,9 @@ _ACKNOWLEDGE = 0x4
 _DUMP = 0x300
 _DUMP_INTERRUPTED = 0x10
 _ERROR, _DONE = 2, 3
-_GET_ADDRESS, _GET_ROUTE = 22, 26
+_GET_ROUTE = 26
+_ATTRIBUTE_KIND = 0x3FFF
+"""NLA_TYPE_MASK."""
 
 _HEADER = Struct("=IHHII")
 """Length, type, flags, number and port of a message."""
@@ -34,6 +36,13 @@ _ATTRIBUTE = Struct("=HH")
 _ALIGNMENT = 4
 _LARGEST = 65536
 """Bytes of one datagram; the kernel makes them of half that size at most."""
+
+
+class Entry(NamedTuple):
+    """One entry of a listing: the fields of its fixed part, and its attributes by number."""
+
+    fields: tuple[int, ...]
+    attributes: dict[int, bytes]
 
 
 class RouteSocket:
@@ -52,16 +61,28 @@ class RouteSocket:
         """Close the socket."""
         self._socket.close()
 
-    def addresses(self) -> list[Any]:
-        """Return a message (``ifaddrmsg``) for every address of every interface.
+    def listing(self, kind: int, fixed: Struct) -> list[Entry]:
+        """Return all that the kernel has of a kind (``RTM_GETLINK``); ``fixed`` is the part before attributes.
 
         Raises:
             OSError: the kernel refuses.
         """
         while True:
-            answers, is_whole = self._ask(ifaddrmsg(), _GET_ADDRESS, _DUMP)
+            messages, is_whole = self._ask(kind, _DUMP, bytes(fixed.size))
             if is_whole:
-                return answers
+                return [_entry(message, fixed) for message in messages]
+
+    def look_up(self, kind: int, question: bytes, fixed: Struct) -> Entry | None:
+        """Return the one that is asked for; None: there is none.
+
+        Raises:
+            OSError: the kernel refuses for another reason.
+        """
+        try:
+            messages, _ = self._ask(kind, 0, question)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return _entry(messages[0], fixed)
 
     def route(self, family: socket.AddressFamily, destination: str) -> Any:  # noqa: ANN401 - pyroute2 has no types
         """Return the message (``rtmsg``) of the route that leads to an address.
@@ -73,7 +94,11 @@ class RouteSocket:
         question["family"] = family
         question["dst_len"] = 32 if family is socket.AF_INET else 128
         question["attrs"] = [("RTA_DST", destination)]
-        return self._ask(question, _GET_ROUTE, 0)[0][0]
+        question.encode()
+        messages, _ = self._ask(_GET_ROUTE, 0, bytes(question.data[_HEADER.size :]))
+        answer = rtmsg(messages[0])
+        answer.decode()
+        return answer
 
     def change(self, kind: int, flags: int, body: bytes) -> None:
         """Have something changed: a message's type, its flags, and what follows its header.
@@ -81,34 +106,25 @@ class RouteSocket:
         Raises:
             OSError: the kernel refuses.
         """
+        self._ask(kind, _ACKNOWLEDGE | flags, body)
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> tuple[list[bytes], bool]:
+        """Send a message; return the answers, and whether nothing changed while the kernel listed them."""
         self._number += 1
         length = _HEADER.size + len(body)
-        self._socket.send(_HEADER.pack(length, kind, _REQUEST | _ACKNOWLEDGE | flags, self._number, 0) + body)
-        while True:
-            for answered, _, number, data in _messages(self._socket.recv(_LARGEST)):
-                if answered == _ERROR and number == self._number:
-                    _require_success(data)
-                    return
-
-    def _ask(self, question: Any, kind: int, flags: int) -> tuple[list[Any], bool]:  # noqa: ANN401 - as above
-        """Send a question; return the answers, and whether nothing changed while the kernel listed them."""
-        self._number += 1
-        question["header"].update(type=kind, flags=_REQUEST | flags, sequence_number=self._number)
-        question.encode()
-        self._socket.send(question.data)
-        answers: list[Any] = []
+        self._socket.send(_HEADER.pack(length, kind, _REQUEST | flags, self._number, 0) + body)
+        answers: list[bytes] = []
         is_whole, is_over = True, False
         while not is_over:
-            for answered, answered_flags, number, data in _messages(self._socket.recv(_LARGEST)):
+            for answered, answered_flags, number, message in _messages(self._socket.recv(_LARGEST)):
                 if number != self._number:
                     continue  # the rest of an answer that an error cut short
                 is_whole = is_whole and not answered_flags & _DUMP_INTERRUPTED
-                is_over = is_over or answered == _DONE or not flags & _DUMP
+                is_over = is_over or answered in {_DONE, _ERROR} or not flags & (_DUMP | _ACKNOWLEDGE)
                 if answered == _ERROR:
-                    _require_success(data)
-                if answered != _DONE:
-                    answers.append(type(question)(data))
-                    answers[-1].decode()
+                    _require_success(message)
+                elif answered != _DONE:
+                    answers.append(message)
         return answers, is_whole
 
 
@@ -117,9 +133,26 @@ def attribute(kind: int, data: bytes) -> bytes:
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(data), kind) + data + bytes(-len(data) % _ALIGNMENT)
 
 
-def _require_success(data: bytes) -> None:
+def attributes_of(data: bytes, start: int = 0) -> dict[int, bytes]:
+    """Return the attributes from a place on, by number; what is cut off is left out."""
+    found = {}
+    while start + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, start)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind & _ATTRIBUTE_KIND] = data[start + _ATTRIBUTE.size : start + length]
+        start += _aligned(length)
+    return found
+
+
+def _entry(message: bytes, fixed: Struct) -> Entry:
+    start = _HEADER.size + _aligned(fixed.size)
+    return Entry(fixed.unpack_from(message, _HEADER.size), attributes_of(message, start))
+
+
+def _require_success(message: bytes) -> None:
     """Raise the error that a message says, if it says any."""
-    (code,) = _NUMBER.unpack_from(data, _HEADER.size)
+    (code,) = _NUMBER.unpack_from(message, _HEADER.size)
     if code:
         raise OSError(-code, os.strerror(-code))
 
@@ -130,4 +163,8 @@ def _messages(datagram: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     while start < len(datagram):
         length, kind, flags, number, _ = _HEADER.unpack_from(datagram, start)
         yield kind, flags, number, datagram[start : start + length]
-        start += -(-length // _ALIGNMENT) * _ALIGNMENT
+        start += _aligned(length)
+
+
+def _aligned(length: int) -> int:
+    return -(-length // _ALIGNMENT) * _ALIGNMENT

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kubeproxy_ebpf.datapath import loader
-from kubeproxy_ebpf.datapath.addresses import SOCKET_FAMILIES
 from kubeproxy_ebpf.datapath.features import Probe
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
+from kubeproxy_ebpf.datapath.network import SOCKET_FAMILIES
 from kubeproxy_ebpf.datapath.pins import PinFolder
 from kubeproxy_ebpf.layout.changes import ArrayMap, DeleteEntry, HashMap, InsertEntry, Phase
 from kubeproxy_ebpf.map_schema import (

@@ -11,9 +11,9 @@ import select
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kubeproxy_ebpf.datapath.addresses import NodeAddresses
 from kubeproxy_ebpf.decode import decode_endpoint_slice, decode_node, decode_service
 from kubeproxy_ebpf.kubernetes.source import ApiServerSource
+from kubeproxy_ebpf.model.network import NodeAddresses
 from kubeproxy_ebpf.model.objects import KubernetesObject, ObjectName
 from kubeproxy_ebpf.observer import Observer
 from kubeproxy_ebpf.source import ObjectKey, Update

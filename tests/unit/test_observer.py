@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from kubeproxy_ebpf.datapath.addresses import NodeAddresses
 from kubeproxy_ebpf.map_schema import MAX_CIDRS
 from kubeproxy_ebpf.model.address import parse_address, parse_prefix
+from kubeproxy_ebpf.model.network import NodeAddresses
 from kubeproxy_ebpf.model.objects import ObjectName, ServiceCIDR
 from kubeproxy_ebpf.model.settings import Settings
 from kubeproxy_ebpf.observer import Observer

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node's addresses, sources and cookie are what the kernel has, and changes are noticed."""
+"""A node's interfaces, addresses, routes, sources and cookie are what the kernel has, and changes are noticed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ import select
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from kubeproxy_ebpf.datapath import netns_cookie
-from kubeproxy_ebpf.datapath.addresses import IPVS_DEVICE, AddressMonitor, NodeAddresses
+from kubeproxy_ebpf.datapath.network import IPVS_DEVICE, NetworkMonitor
 from kubeproxy_ebpf.model.address import format_address
+from kubeproxy_ebpf.model.network import NodeAddresses, NodeNetwork
 from tests.kernel.namespaces import Namespace
 from tests.kernel.processes import run_in
 from tests.kernel.scratch import Starter
 
 
+def read_network() -> NodeNetwork:
+    """Return what this namespace has."""
+    with NetworkMonitor() as monitor:
+        return monitor.read()
+
+
 def read_once() -> NodeAddresses:
     """Return this namespace's addresses."""
-    with AddressMonitor() as monitor:
-        return monitor.read()
+    return read_network().addresses
 
 
 def texts(addresses: NodeAddresses) -> set[str]:
@@ -86,14 +94,58 @@ def test_family_without_addresses_has_no_source(node_namespace: Namespace) -> No
     assert (addresses.source_ipv4, addresses.source_ipv6) == (None, None)
 
 
+def test_interfaces_tell_their_link_layer_and_addresses(node_namespace: Namespace) -> None:
+    """Ethernet or none; loopback; which addresses new connections come from."""
+    add_device(node_namespace, "net0", "192.0.2.10/24", "192.0.2.11/24", "2001:db8::10/64")
+    node_namespace.run("ip", "address", "add", "2001:db8::11/64", "dev", "net0", "preferred_lft", "0")
+    node_namespace.run("ip", "tuntap", "add", "tunnel0", "mode", "tun")
+    interfaces = {one.name: one for one in run_in(node_namespace, None, read_network).interfaces}
+    assert {name: one.has_ethernet for name, one in interfaces.items() if name in {"net0", "tunnel0"}} == {
+        "net0": True,
+        "tunnel0": False,
+    }
+    assert [name for name, one in interfaces.items() if one.is_loopback] == ["lo"]
+    found = {format_address(one.address): one for one in interfaces["net0"].addresses}
+    preferred = {address: one.is_preferred for address, one in found.items() if one.is_global}
+    expected = {"192.0.2.10": True, "192.0.2.11": False, "2001:db8::10": True, "2001:db8::11": False}
+    assert preferred == expected
+
+
+ROUTES = {
+    "198.51.100.0/24 via 192.0.2.1": [("net0", 24, True)],
+    "198.51.100.5 dev net1": [("net1", 32, False)],
+    "default via 192.0.2.1": [("net0", 0, True)],
+    "default nexthop via 192.0.2.1 nexthop via 192.0.3.1": [("net0", 0, True), ("net1", 0, True)],
+    "198.51.100.0/25 nexthop dev net1 nexthop via 192.0.2.1": [("net1", 25, False), ("net0", 25, True)],
+    "198.51.100.0/24 via 192.0.2.1 table 77": [("net0", 24, True)],
+    "198.51.100.0/24 via inet6 fe80::1 dev net1": [("net1", 24, True)],
+    "2001:db8:1::/64 via 2001:db8::1": [("net0", 64, True)],
+    "2001:db8:1::/64 nexthop via 2001:db8::1 nexthop via fe80::1 dev net1": [("net0", 64, True), ("net1", 64, True)],
+    "unreachable 198.51.100.0/24": [],
+    "local 198.51.100.0/24 dev lo": [],
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_routes_tell_their_ways(node_namespace: Namespace, route: str) -> None:
+    """Each way of each route that leads to others, with its gateway."""
+    add_device(node_namespace, "net0", "192.0.2.10/24", "2001:db8::10/64")
+    add_device(node_namespace, "net1", "192.0.3.10/24")
+    before = run_in(node_namespace, None, read_network)
+    names = {one.index: one.name for one in before.interfaces}
+    node_namespace.run("ip", "route", "add", *route.split())
+    added = [one for one in run_in(node_namespace, None, read_network).routes if one not in before.routes]
+    assert [(names[one.interface], one.prefix_length, one.has_gateway) for one in added] == ROUTES[route]
+
+
 def watch() -> Iterator[set[str]]:
     """Yield the addresses, and again whenever they changed."""
-    with AddressMonitor() as monitor:
-        known = texts(monitor.read())
+    with NetworkMonitor() as monitor:
+        known = texts(monitor.read().addresses)
         yield known
         while True:
             select.select([monitor], [], [])
-            now = texts(monitor.read())
+            now = texts(monitor.read().addresses)
             if now != known:
                 known = now
                 yield known
