@@ -220,7 +220,8 @@ def ports_server(address: str, count: int) -> Iterator[int]:
     while True:
         for server in select.select(servers, [], [])[0]:
             _, client = server.recvfrom(1000)
-            server.sendto(str(server.getsockname()[1] - 5000).encode(), client)
+            if client[1]:  # else another thread gave up the client's port while this one was sending
+                server.sendto(str(server.getsockname()[1] - 5000).encode(), client)
 
 
 def ask_all(client: socket.socket, frontends: list[Endpoint]) -> None:

@@ -14,6 +14,9 @@ from tests.kernel.programs.service_maps import Endpoint
 from tests.kernel.programs.test_tcp import disconnect
 from tests.kernel.programs.test_udp import KEPT, Reply, ask, ask_all, datagram_socket, many_frontends, places_taken
 
+ATTEMPTS = 60
+"""For an answer, five seconds each: an emulated machine is twenty times slower than others."""
+
 
 def test_the_last_connect_counts(node: Node) -> None:
     """Without being disconnected in between, and back again."""
@@ -85,8 +88,10 @@ def wait_for_server(frontends: list[Endpoint]) -> None:
     """Return when nothing is left of a flood: while there is, a slow machine loses datagrams."""
     with datagram_socket() as client:
         for number, frontend in enumerate(frontends):
-            answer = ""
+            answer, attempts = "", 0
             while answer != str(number):
+                attempts += 1
+                assert attempts < ATTEMPTS, f"no answer of server {number}"
                 with suppress(TimeoutError):
                     answer, _ = ask(client, *frontend)
 
