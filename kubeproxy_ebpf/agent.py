@@ -20,17 +20,26 @@ from kubeproxy_ebpf.datapath import loader
 from kubeproxy_ebpf.datapath.cgroups import find_cgroup_root
 from kubeproxy_ebpf.datapath.netns_cookie import host_netns_cookie
 from kubeproxy_ebpf.datapath.network import NetworkMonitor
+from kubeproxy_ebpf.devices import DeviceKeeper, require_matches
 from kubeproxy_ebpf.garbage import begin_start, collecting_later, end_start
 from kubeproxy_ebpf.layout import restore
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 from kubeproxy_ebpf.layout.layout import Layout
 from kubeproxy_ebpf.map_schema import SettingsEntry
+from kubeproxy_ebpf.model.address import Address
+from kubeproxy_ebpf.model.network import NodeNetwork
 from kubeproxy_ebpf.model.objects import ObjectName
 from kubeproxy_ebpf.observer import Observer
 from kubeproxy_ebpf.reconciler import Reconciler, SyncResult
 from kubeproxy_ebpf.source import ObjectKey, Occurrence, Source
 from kubeproxy_ebpf.sources import open_source
+from kubeproxy_ebpf.sweeper import Sweeper
 from kubeproxy_ebpf.wakeups import GracePeriodThread, StopRequestedError, StopSignals
+
+NETWORK_SETTLES = 0.1
+"""Seconds from a change of the node's network until it is looked at."""
+DEVICE_CHECK_PERIOD = 2.0
+"""Seconds until it is noticed that somebody detached our programs from a device."""
 
 _log = structlog.get_logger(__name__)
 
@@ -42,6 +51,7 @@ def run(configuration: Configuration) -> int:
         NoSourceError: the configuration names no source.
         ManifestFolderError: the folder of manifests cannot be watched.
         KubeconfigError: it is not said how to reach the API server.
+        DeviceError: no network device is one of those that the configuration names.
         DatapathError: the data plane cannot be loaded.
     """
     begin_start()
@@ -50,17 +60,29 @@ def run(configuration: Configuration) -> int:
         sd_notify.notify_status("loading")
         source = stack.enter_context(closing(open_source(configuration)))
         monitor = stack.enter_context(NetworkMonitor())
+        network = monitor.read()
+        require_matches(network, configuration.devices)
         datapath = stack.enter_context(
             loader.load(
                 pin_folder=configuration.pin_folder,
                 cgroup=configuration.cgroup or find_cgroup_root(),
                 sizes=configuration.map_sizes,
                 lock_timeout=configuration.lock_timeout,
+                packet_objects=loader.PACKET_OBJECTS if configuration.packet_path else (),
+                constants=configuration.flow_timeouts.as_constants(),
             )
         )
+        if datapath.packets is not None:
+            stack.enter_context(closing(Sweeper(datapath.packets.sweep)))
         grace_periods = stack.enter_context(GracePeriodThread(datapath.store.wait_for_readers))
         agent = _Agent(
-            configuration, source=source, monitor=monitor, datapath=datapath, grace_periods=grace_periods, stop=stop
+            configuration,
+            network,
+            source=source,
+            monitor=monitor,
+            datapath=datapath,
+            grace_periods=grace_periods,
+            stop=stop,
         )
         with suppress(StopRequestedError):
             agent.serve()
@@ -75,6 +97,7 @@ class _Agent:
     def __init__(
         self,
         configuration: Configuration,
+        network: NodeNetwork,
         *,
         source: Source,
         monitor: NetworkMonitor,
@@ -87,7 +110,9 @@ class _Agent:
         self._monitor = monitor
         self._grace_periods = grace_periods
         self._stop = stop
-        self._observer = Observer(configuration.settings, configuration.node_name, monitor.read().addresses)
+        self._network = network
+        self._next_look: float | None = None
+        self._observer = Observer(configuration.settings, configuration.node_name, self._network.addresses)
         self._netns_cookie = host_netns_cookie()
         self._settings: SettingsEntry | None = None
         layout = Layout({name: datapath.store.capacity(name) for name in (*ArrayMap, *HashMap)})
@@ -102,6 +127,9 @@ class _Agent:
             start_grace_period=grace_periods.start,
             report=self._report,
         )
+        self._devices = _device_keeper(datapath, configuration.devices)
+        self._node_addresses: frozenset[Address] = frozenset()
+        self._next_device_check = 0.0
         self._audit_period = configuration.audit_period
         self._next_audit = time.monotonic() + self._audit_period
         self._audit: Iterator[int] | None = None
@@ -112,7 +140,7 @@ class _Agent:
         with selectors.DefaultSelector() as selector:
             selector.register(self._stop, selectors.EVENT_READ, None)
             selector.register(self._source, selectors.EVENT_READ, self._read_source)
-            selector.register(self._monitor, selectors.EVENT_READ, self._read_addresses)
+            selector.register(self._monitor, selectors.EVENT_READ, self._note_network_change)
             selector.register(self._grace_periods, selectors.EVENT_READ, self._end_grace_period)
             while self._stop.received is None:
                 for key, _ in selector.select(self._seconds_to_wait()):
@@ -120,9 +148,12 @@ class _Agent:
                         key.data()
                 if self._source.due() == 0:
                     self._read_source()
+                if self._next_look is not None and self._next_look <= time.monotonic():
+                    self._look_at_network()
                 if self._is_ready:
                     self._sync()
                     self._apply_settings()
+                    self._keep_devices()
                     self._audit_if_due()
                 elif self._source.is_listed:
                     self._become_ready()
@@ -132,15 +163,20 @@ class _Agent:
         # Last, on a cold start: what is in a ServiceCIDR and nobody's is dropped, so everybody must be there.
         writes = result.writes + self._apply_settings()
         self._is_ready = True
+        self._keep_devices()
         _log.info("agent_ready", version=__version__, services=result.services, writes=writes)
         sd_notify.notify_ready(f"{result.services} services")
         end_start()
 
     def _seconds_to_wait(self) -> float | None:
         waits = [self._source.due()]
+        if self._next_look is not None:
+            waits.append(self._next_look - time.monotonic())
         if self._is_ready:
             to_audit = 0.0 if self._audit is not None else self._next_audit - time.monotonic()
             waits += [self._reconciler.seconds_to_next(), to_audit]
+            if self._devices is not None:
+                waits.append(self._next_device_check - time.monotonic())
         known = [wait for wait in waits if wait is not None]
         return max(0.0, min(known)) if known else None
 
@@ -150,8 +186,30 @@ class _Agent:
         with collecting_later():
             self._observer.observe(updates)
 
-    def _read_addresses(self) -> None:
-        self._observer.set_addresses(self._monitor.read().addresses)
+    def _note_network_change(self) -> None:
+        """Look soon, not now: a pod that comes or goes changes ten things one after the other."""
+        self._monitor.drain()
+        if self._next_look is None:
+            self._next_look = time.monotonic() + NETWORK_SETTLES
+
+    def _look_at_network(self) -> None:
+        self._next_look = None
+        self._network = self._monitor.read()
+        self._observer.set_addresses(self._network.addresses)
+        self._next_device_check = 0.0
+
+    def _keep_devices(self) -> None:
+        """Have the packet programs where they belong, and look now and then whether they still are."""
+        if self._devices is None:
+            return
+        node_addresses = self._observer.node_addresses()
+        now = time.monotonic()
+        if now < self._next_device_check and node_addresses == self._node_addresses:
+            return
+        self._node_addresses = node_addresses
+        self._next_device_check = now + DEVICE_CHECK_PERIOD
+        self._devices.follow(self._network, node_addresses)
+        self._devices.check()
 
     def _end_grace_period(self) -> None:
         self._grace_periods.finish()
@@ -187,3 +245,7 @@ class _Agent:
         known = self._observer.cluster.service(service)
         key = ObjectKey("Service", service)
         self._source.report(Occurrence(key, reason, note, action="SyncService", uid=known.uid if known else ""))
+
+
+def _device_keeper(datapath: loader.Datapath, patterns: tuple[str, ...]) -> DeviceKeeper | None:
+    return DeviceKeeper(datapath.packets.attachments(), patterns) if datapath.packets is not None else None

@@ -56,6 +56,10 @@ class Observer:
         _log.info("node_addresses_changed", addresses=len(addresses.interface_addresses))
         self.cluster.set_node(self._node_state())
 
+    def node_addresses(self) -> frozenset[Address]:
+        """Return the addresses by which others know this node."""
+        return frozenset(self._node_state().node.addresses)
+
     def settings_entry(self, netns_cookie: int) -> SettingsEntry:
         """Return what belongs into the map ``settings`` now."""
         settings = self._settings

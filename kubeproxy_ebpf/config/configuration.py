@@ -7,6 +7,7 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kubeproxy_ebpf.datapath.flow_timeouts import FlowTimeouts
 from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.model.settings import Settings
 
@@ -46,6 +47,11 @@ class Configuration:
     cgroup: Path | None = None
     """None: the root of the cgroup v2 hierarchy, found in mountinfo."""
     bpffs: Path = Path("/sys/fs/bpf")
+    packet_path: bool = True
+    """Serve clients outside this node, too."""
+    devices: tuple[str, ...] = ()
+    """Patterns of network devices' names; none: those that lead to others are found out."""
+    flow_timeouts: FlowTimeouts = field(default_factory=FlowTimeouts)
     map_sizes: MapSizes = field(default_factory=MapSizes)
     lock_timeout: float = 30.0
     audit_period: float = 30.0

@@ -159,6 +159,41 @@ BIND_ADDRESS: Final[Key[Address]] = Key(
     default_text="the Node object's",
     meaning="This node's primary address of its family, in place of the Node object's.",
 )
+PACKET_PATH: Final = Key(
+    name="packetPath",
+    kind=values.BOOLEAN,
+    default=_DEFAULTS.packet_path,
+    default_text="`true`",
+    meaning="Serve clients outside this node, too: attach programs to the network devices that lead to others.",
+)
+DEVICES: Final = Key(
+    name="devices",
+    kind=values.INTERFACE_PATTERNS,
+    default=_DEFAULTS.devices,
+    default_text="those with the node's addresses, default routes, or routes to other nodes' pods",
+    meaning="The network devices for packetPath, in place of what is found out.",
+)
+TCP_ESTABLISHED_TIMEOUT: Final = Key(
+    name="tcpEstablishedTimeout",
+    kind=values.period(1),
+    default=_DEFAULTS.flow_timeouts.tcp_established,
+    default_text="`24h`",
+    meaning="How long a silent TCP connection from outside is remembered.",
+)
+TCP_CLOSE_WAIT_TIMEOUT: Final = Key(
+    name="tcpCloseWaitTimeout",
+    kind=values.period(1),
+    default=_DEFAULTS.flow_timeouts.tcp_close_wait,
+    default_text="`1h`",
+    meaning="How long one is that one side has closed.",
+)
+UDP_STREAM_TIMEOUT: Final = Key(
+    name="udpStreamTimeout",
+    kind=values.period(1),
+    default=_DEFAULTS.flow_timeouts.udp_stream,
+    default_text="`2m`",
+    meaning="How long datagrams from outside, and answers to them, are remembered as a connection.",
+)
 MAP_SIZES: Final = Key(
     name="mapSizes",
     kind=values.MAP_SIZES,
@@ -199,6 +234,7 @@ KEYS: Final[tuple[Key[Any], ...]] = (
     NODE_NAME, MANIFESTS, KUBECONFIG, API_SERVERS, CGROUP, BPFFS,
     NODE_PORT_ADDRESSES, LOCALHOST_NODE_PORTS, SERVICE_CIDRS, EXCLUDE_CIDRS,
     MASQUERADE_ALL, DETECT_LOCAL_MODE, CLUSTER_CIDRS, BRIDGE_INTERFACE, INTERFACE_NAME_PREFIX, BIND_ADDRESS,
+    PACKET_PATH, DEVICES, TCP_ESTABLISHED_TIMEOUT, TCP_CLOSE_WAIT_TIMEOUT, UDP_STREAM_TIMEOUT,
     MAP_SIZES, LOCK_TIMEOUT, AUDIT_PERIOD, LOG_LEVEL, LOG_FORMAT,
 )  # fmt: skip
 BY_NAME: Final[Mapping[str, Key[Any]]] = {key.name: key for key in KEYS}

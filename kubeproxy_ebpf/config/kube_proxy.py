@@ -57,6 +57,9 @@ _USED: Final[Mapping[str, Key[Any]]] = {
     "nodePortAddresses": keys.NODE_PORT_ADDRESSES,
     "clientConnection.kubeconfig": keys.KUBECONFIG,
     "logging.format": keys.LOG_FORMAT,
+    "conntrack.tcpEstablishedTimeout": keys.TCP_ESTABLISHED_TIMEOUT,
+    "conntrack.tcpCloseWaitTimeout": keys.TCP_CLOSE_WAIT_TIMEOUT,
+    "conntrack.udpStreamTimeout": keys.UDP_STREAM_TIMEOUT,
 }
 """Fields that mean the same in every mode."""
 _USED_BY_MODE: Final[Mapping[str, Mapping[str, Key[Any]]]] = {

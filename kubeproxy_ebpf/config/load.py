@@ -14,6 +14,7 @@ from kubeproxy_ebpf.config.configuration import Configuration
 from kubeproxy_ebpf.config.errors import ConfigurationError, Problem, suggest
 from kubeproxy_ebpf.config.layers import Fault, Given, Layer, Values, flag_layer, read_layers
 from kubeproxy_ebpf.config.values import show
+from kubeproxy_ebpf.datapath.flow_timeouts import FlowTimeouts
 from kubeproxy_ebpf.model.settings import LocalDetection, Settings
 
 _LARGEST_FILE: Final = 1 << 20
@@ -173,6 +174,13 @@ def _configuration(values: Values, hostname: str) -> Configuration:
         api_servers=values.require(keys.API_SERVERS),
         cgroup=values.get(keys.CGROUP),
         bpffs=values.require(keys.BPFFS),
+        packet_path=values.require(keys.PACKET_PATH),
+        devices=values.require(keys.DEVICES),
+        flow_timeouts=FlowTimeouts(
+            tcp_established=values.require(keys.TCP_ESTABLISHED_TIMEOUT),
+            tcp_close_wait=values.require(keys.TCP_CLOSE_WAIT_TIMEOUT),
+            udp_stream=values.require(keys.UDP_STREAM_TIMEOUT),
+        ),
         map_sizes=values.require(keys.MAP_SIZES),
         lock_timeout=values.require(keys.LOCK_TIMEOUT),
         audit_period=values.require(keys.AUDIT_PERIOD),

@@ -253,6 +253,10 @@ NODE_PORT_ADDRESSES: Final = _list_of(
     _node_port_address, "a list of CIDRs and of the words `primary`, `localhost`, `all`", None
 )
 
+INTERFACE_PATTERNS: Final = _list_of(
+    _interface, "a list of interface names, with `*` and `?` as in file names", None, example="eth*", metavar="NAME,..."
+)
+
 URLS: Final = _list_of(_url, "a list of URLs", None, example="https://10.0.0.1:6443", metavar="URL,...")
 
 MAP_SIZES: Final = Kind(

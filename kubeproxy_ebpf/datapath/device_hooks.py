@@ -11,29 +11,34 @@ import enum
 import errno
 from contextlib import suppress
 from struct import Struct
+from typing import NamedTuple
 
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.errors import KernelError
 from kubeproxy_ebpf.datapath.libbpf.kernel_types import DeviceAttachType
-from kubeproxy_ebpf.datapath.netlink import RouteSocket, attribute
+from kubeproxy_ebpf.datapath.netlink import RouteSocket, attribute, attributes_of
 
+FILTER_NAME = "kubeproxy-ebpf"
 FILTER_PRIORITY = 1
 """Before all filters that let the kernel choose (49152 and down)."""
 FILTER_HANDLE = 0x6B70
 """By which ours is known: "kp"."""
 
 # linux/rtnetlink.h, linux/pkt_sched.h, linux/pkt_cls.h
-_NEW_QDISC, _NEW_FILTER, _DELETE_FILTER = 36, 44, 45
+_NEW_QDISC, _GET_QDISC, _NEW_FILTER, _DELETE_FILTER, _GET_FILTER = 36, 38, 44, 45, 46
 _CREATE, _EXCLUSIVE, _REPLACE = 0x400, 0x200, 0x100
 _CLSACT_HANDLE, _CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1
 _KIND, _OPTIONS = 1, 2
-_BPF_FD, _BPF_NAME, _BPF_FLAGS = 6, 7, 8
+_BPF_FD, _BPF_NAME, _BPF_FLAGS, _BPF_ID = 6, 7, 8, 11
 _DIRECT_ACTION = 1
 _EVERY_PROTOCOL = 0x0300
 """ETH_P_ALL in network order."""
 _MESSAGE = Struct("=BxxxiIII")
 """struct tcmsg: family, interface index, handle, parent, priority and protocol."""
 _NUMBER = Struct("=I")
+
+_NO_FILTER = {errno.ENOENT, errno.EINVAL, errno.ENODEV}
+"""What the kernel says without the filter, without the qdisc, and without the device."""
 
 
 class DeviceHook(enum.Enum):
@@ -61,7 +66,7 @@ def attach_link(index: int, hook: DeviceHook, program_fd: int) -> int | None:
         raise
 
 
-def attach_filter(kernel: RouteSocket, index: int, hook: DeviceHook, program_fd: int, name: str) -> None:
+def attach_filter(kernel: RouteSocket, index: int, hook: DeviceHook, program_fd: int) -> None:
     """Attach a program as a filter, in place of the one that is there of ours; there is no moment without one.
 
     Raises:
@@ -72,7 +77,7 @@ def attach_filter(kernel: RouteSocket, index: int, hook: DeviceHook, program_fd:
         kernel.change(_NEW_QDISC, _CREATE | _EXCLUSIVE, qdisc)
     options = (
         attribute(_BPF_FD, _NUMBER.pack(program_fd))
-        + attribute(_BPF_NAME, name.encode() + b"\0")
+        + attribute(_BPF_NAME, FILTER_NAME.encode() + b"\0")
         + attribute(_BPF_FLAGS, _NUMBER.pack(_DIRECT_ACTION))
     )
     body = _filter(index, hook) + attribute(_KIND, b"bpf\0") + attribute(_OPTIONS, options)
@@ -88,10 +93,45 @@ def detach_filter(kernel: RouteSocket, index: int, hook: DeviceHook) -> bool:
     try:
         kernel.change(_DELETE_FILTER, 0, _filter(index, hook) + attribute(_KIND, b"bpf\0"))
     except OSError as error:
-        if error.errno in {errno.ENOENT, errno.EINVAL, errno.ENODEV}:
+        if error.errno in _NO_FILTER:
             return False
         raise
     return True
+
+
+class Filter(NamedTuple):
+    """A filter in our place."""
+
+    program_id: int
+    is_ours: bool
+    """It has our name."""
+
+
+def find_filter(kernel: RouteSocket, index: int, hook: DeviceHook) -> Filter | None:
+    """Return what is in our place; None: nothing, or no such device.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    try:
+        entry = kernel.look_up(_GET_FILTER, _filter(index, hook) + attribute(_KIND, b"bpf\0"), _MESSAGE)
+    except OSError as error:
+        if error.errno in _NO_FILTER:
+            return None
+        raise
+    options = attributes_of(entry.attributes.get(_OPTIONS, b""))
+    name = options.get(_BPF_NAME, b"").rstrip(b"\0")
+    return Filter(_NUMBER.unpack(options.get(_BPF_ID, bytes(4)))[0], name == FILTER_NAME.encode())
+
+
+def devices_with_filters(kernel: RouteSocket) -> list[int]:
+    """Return the indices of the devices that have the qdisc which filters are in, whoever made it.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    qdiscs = [entry.fields for entry in kernel.listing(_GET_QDISC, _MESSAGE)]
+    return [index for _, index, _, parent, _ in qdiscs if parent == _CLSACT_PARENT]
 
 
 def _filter(index: int, hook: DeviceHook) -> bytes:

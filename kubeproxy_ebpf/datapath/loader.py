@@ -9,7 +9,7 @@ each link in place, so there is no moment without one.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +18,24 @@ from typing import Self
 
 import structlog
 
-from kubeproxy_ebpf.datapath import memlock, resize
-from kubeproxy_ebpf.datapath.attach import Attachment, HookState, hook_name, inspect
+from kubeproxy_ebpf.datapath import memlock
+from kubeproxy_ebpf.datapath.attach import HookState, inspect
 from kubeproxy_ebpf.datapath.cgroups import open_cgroup
-from kubeproxy_ebpf.datapath.errors import DatapathError, MixedVersionsError, NotLoadedError
-from kubeproxy_ebpf.datapath.grace_period import GracePeriod
-from kubeproxy_ebpf.datapath.layout_check import require_agents_layout, require_same_layout
-from kubeproxy_ebpf.datapath.libbpf import syscalls
+from kubeproxy_ebpf.datapath.device_attachments import remove_filters
+from kubeproxy_ebpf.datapath.errors import DatapathError
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject, LoadError
+from kubeproxy_ebpf.datapath.loading import Loading
 from kubeproxy_ebpf.datapath.lock import FolderLock
 from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
+from kubeproxy_ebpf.datapath.packet_path import PacketPath
 from kubeproxy_ebpf.datapath.pins import PinFolder, close_all
-from kubeproxy_ebpf.datapath.verdict_form import probe_verdict_form
 
 __all__ = ["Datapath", "DatapathError", "LoadError", "MapSizes", "load", "open_pinned", "unload"]
 
-CONNECT_OBJECT = Path(__file__).parent.parent / "bpf" / "connect.bpf.o"
+_OBJECTS = Path(__file__).parent.parent / "bpf"
+CONNECT_OBJECT = _OBJECTS / "connect.bpf.o"
+PACKET_OBJECTS = (_OBJECTS / "forward.bpf.o", _OBJECTS / "sweep.bpf.o")
 LOCK_TIMEOUT = 30.0
 _log = structlog.get_logger(__name__)
 
@@ -46,10 +47,14 @@ class Datapath:
     store: KernelMapStore
     restored: bool
     """The maps were there before, with their contents."""
+    packets: PacketPath | None
+    """None: the packet programs are not wanted, or cannot be loaded."""
     _lock: FolderLock
 
     def close(self) -> None:
         """Give up the maps and the lock; the programs go on."""
+        if self.packets is not None:
+            self.packets.close()
         self.store.close()
         self._lock.release()
 
@@ -69,11 +74,13 @@ def load(
     sizes: MapSizes,
     lock_timeout: float = LOCK_TIMEOUT,
     object_path: Path = CONNECT_OBJECT,
+    packet_objects: Sequence[Path] = (),
     constants: Mapping[str, int] | None = None,
 ) -> Datapath:
     """Load, attach and pin, or upgrade what is pinned; wait for another agent's lock up to ``lock_timeout`` seconds.
 
     ``constants`` are the programs' numbers that the verifier compiles in; they go before what the loader finds out.
+    ``packet_objects``: what may fail, and leaves the socket programs at work then.
 
     Raises:
         DatapathError: a named subclass says what is missing and how to mend it.
@@ -85,119 +92,25 @@ def load(
     os.close(open_cgroup(cgroup))
     _allow_memory()
     # What both ways out close is closed last: undoing still needs the descriptors.
-    with BpfObject(object_path) as object_, ExitStack() as finally_, ExitStack() as on_failure:
+    with BpfObject(object_path) as sockets, ExitStack() as finally_, ExitStack() as on_failure:
         lock = FolderLock(pin_folder, lock_timeout)
         on_failure.callback(lock.release)
         on_failure.callback(_remove_if_empty, pin_folder)
         pins.refuse_unknown_layouts()
         pins.mend()
-        loading = _Loading(pins, object_, finally_, on_failure)
-        loading.choose_maps(sizes)
-        loading.set_constants(constants or {})
-        object_.load()
+        loading = Loading(pins, sizes.as_mapping(), constants or {}, finally_, on_failure)
+        loading.load_sockets(sockets)
+        loading.try_to_load_packets(packet_objects)
         loading.copy_resized()
         store = loading.open_store()
         loading.stage(cgroup)
         loading.copy_latecomers()
+        packets = loading.open_packet_path()
         pins.commit()
         on_failure.pop_all()
-        _clear(pins)
+        _clear(pins, drops_filters=loading.drops_packets)
     _log.info("datapath_loaded", pin_folder=str(pin_folder), cgroup=str(cgroup), restored=loading.restored)
-    return Datapath(store, loading.restored, lock)
-
-
-class _Loading:
-    """The steps between opening the object and the commit, and what each leaves to undo."""
-
-    def __init__(self, pins: PinFolder, object_: BpfObject, finally_: ExitStack, on_failure: ExitStack) -> None:
-        self._pins = pins
-        self._object = object_
-        self._finally = finally_
-        self._on_failure = on_failure
-        self._maps = [map_ for map_ in object_.maps() if not map_.internal]
-        self._pinned = self._open_pinned_maps()
-        self._resized: dict[str, int] = {}
-        self._entries: dict[str, int] = {}
-        self.restored = bool(self._pinned)
-
-    def _open_pinned_maps(self) -> dict[str, int]:
-        try:
-            pinned = self._pins.open_maps()
-        except NotLoadedError:
-            return {}
-        self._finally.callback(close_all, pinned.values())
-        return pinned
-
-    def choose_maps(self, sizes: MapSizes) -> None:
-        """Decide for each map: go on with the pinned one, replace it by a larger one, or create it."""
-        found = {name: syscalls.map_info(fd) for name, fd in self._pinned.items()}
-        require_same_layout(self._maps, found)
-        require_agents_layout({map_.name: map_ for map_ in self._maps})
-        wanted = sizes.as_mapping()
-        missing = wanted.keys() - {map_.name for map_ in self._maps}
-        if missing:
-            msg = f"the programs have no map {', '.join(sorted(missing))}: install the package again"
-            raise MixedVersionsError(msg)
-        for map_ in self._maps:
-            entries = self._object.set_entries(map_.name, wanted.get(map_.name, map_.max_entries))
-            pinned = found.get(map_.name)
-            self._entries[map_.name] = max(entries, pinned.max_entries if pinned else 0)
-            if pinned is None:
-                continue
-            if pinned.max_entries >= entries:
-                self._object.reuse_map(map_.name, self._pinned[map_.name])
-            else:
-                self._resized[map_.name] = self._pinned[map_.name]
-                _log.info("map_resized", map=map_.name, entries=pinned.max_entries, new_entries=entries)
-
-    def set_constants(self, chosen: Mapping[str, int]) -> None:
-        """Give the programs what must be known before the verifier sees them."""
-        peer_names = self._entries.get(resize.PEER_NAMES, 1)
-        found_out = {"verdict_form": int(probe_verdict_form()), "peer_name_mask": peer_names - 1}
-        for name, value in found_out.items():
-            if name not in chosen and self._object.has_constant(name):
-                self._object.set_constant(name, value)
-        for name, value in chosen.items():
-            self._object.set_constant(name, value)
-
-    def copy_resized(self) -> None:
-        """Fill the larger maps."""
-        for name, old in self._resized.items():
-            resize.copy_contents(name, old, self._object.map_fd(name))
-
-    def open_store(self) -> KernelMapStore:
-        """Open all maps for the agent, from descriptors of its own."""
-        store = KernelMapStore({map_.name: os.dup(self._object.map_fd(map_.name)) for map_ in self._maps})
-        self._on_failure.callback(store.close)
-        return store
-
-    def stage(self, cgroup: Path) -> None:
-        """Pin the maps, attach or replace every program, pin the links: all beside what is in use."""
-        links = self._pins.open_links()
-        self._finally.callback(close_all, links.values())
-        programs = self._pins.open_programs()
-        self._finally.callback(close_all, programs.values())
-        self._on_failure.callback(self._pins.mend)
-        self._pins.begin()
-        for map_ in self._maps:
-            self._pins.stage("maps", map_.name, self._object.map_fd(map_.name))
-        attachment = Attachment(cgroup, links, programs)
-        self._finally.callback(attachment.close)
-        self._on_failure.callback(attachment.undo)
-        for program in self._object.programs():
-            hook, program_fd = hook_name(program.attach_type), self._object.program_fd(program.name)
-            link = attachment.attach(program.attach_type, program_fd)
-            self._pins.stage("programs", hook, program_fd)
-            self._pins.stage("links", hook, link)
-
-    def copy_latecomers(self) -> None:
-        """Once the programs use the larger maps: bring over what they still wrote to the smaller ones."""
-        if self._resized:
-            grace_period = GracePeriod()
-            grace_period.wait()
-            grace_period.close()
-        for name, old in self._resized.items():
-            resize.copy_latecomers(name, old, self._object.map_fd(name))
+    return Datapath(store, loading.restored, packets, lock)
 
 
 def _allow_memory() -> None:
@@ -206,8 +119,10 @@ def _allow_memory() -> None:
         _log.warning("memlock_limit_stays", reason="this kernel counts maps against it", remedy=remedy)
 
 
-def _clear(pins: PinFolder) -> None:
+def _clear(pins: PinFolder, *, drops_filters: bool) -> None:
     try:
+        if drops_filters:
+            remove_filters()
         pins.mend()
     except OSError as error:
         # The new state is at work; what is left of the old one is in the way of nobody, and the next start tries again.
@@ -231,6 +146,7 @@ def unload(pin_folder: Path, *, lock_timeout: float = LOCK_TIMEOUT) -> bool:
     pins = PinFolder(pin_folder)
     lock = FolderLock(pin_folder, lock_timeout)
     try:
+        remove_filters()
         pins.remove_all()
     finally:
         lock.release()

@@ -26,6 +26,9 @@ class MapSizes:
     peer_names: int = 1_048_576
     """A power of two: the low bits of a socket's cookie are its place."""
     socket_origins_overflow: int = 65_536
+    flows: int = 262_144
+    """Two for each connection to an endpoint of this node, four for one elsewhere."""
+    opening_flows: int = 65_536
     service_counters: int = 65_536
     events: int = 262_144
     """Bytes; rounded up to a power of two."""

@@ -72,16 +72,13 @@ class RouteSocket:
             if is_whole:
                 return [_entry(message, fixed) for message in messages]
 
-    def look_up(self, kind: int, question: bytes, fixed: Struct) -> Entry | None:
-        """Return the one that is asked for; None: there is none.
+    def look_up(self, kind: int, question: bytes, fixed: Struct) -> Entry:
+        """Return the one that is asked for.
 
         Raises:
-            OSError: the kernel refuses for another reason.
+            OSError: there is none, or the kernel refuses.
         """
-        try:
-            messages, _ = self._ask(kind, 0, question)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        messages, _ = self._ask(kind, 0, question)
         return _entry(messages[0], fixed)
 
     def route(self, family: socket.AddressFamily, destination: str) -> Any:  # noqa: ANN401 - pyroute2 has no types

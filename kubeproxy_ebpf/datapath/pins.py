@@ -4,7 +4,8 @@
 ::
 
     kubeproxy-ebpf/
-        layout_1/           what is in use: maps/frontends, links/connect4, programs/connect4, …
+        layout_1/           what is in use: maps/frontends, links/connect4, device_links/2_ingress,
+                            programs/connect4, programs/forward_ingress, …
         layout_1_incoming/  a complete state being built
         layout_1_outgoing/  one that is being removed
 
@@ -28,7 +29,10 @@ from kubeproxy_ebpf.layout.changes import ArrayMap
 from kubeproxy_ebpf.map_schema import LAYOUT_VERSION
 
 _FOLDER = re.compile(r"layout_(\d+)(_incoming|_outgoing)?")
-_KINDS = ("links", "programs", "maps")
+DEVICE_LINKS = "device_links"
+"""Their folder: links at network devices come and go while a state is in use."""
+_LINKS = ("links", DEVICE_LINKS)
+_KINDS = (*_LINKS, "programs", "maps")
 """The folders of one state."""
 _SHARED = frozenset(array.value for array in ArrayMap)
 
@@ -83,7 +87,7 @@ class PinFolder:
             folder.mkdir(mode=0o700)
 
     def stage(self, kind: str, name: str, fd: int) -> None:
-        """Pin an object of the state being built; ``kind`` is maps, links or programs."""
+        """Pin an object of the state being built; ``kind`` is maps, links, device_links or programs."""
         syscalls.pin(fd, str(self.incoming / kind / name))
 
     def commit(self) -> None:
@@ -134,8 +138,12 @@ class PinFolder:
         """Return descriptors of all links in use, by name; they are the caller's."""
         return self._open_kind("links")
 
+    def open_device_links(self) -> dict[str, int]:
+        """Return descriptors of the links at network devices, by name; they are the caller's."""
+        return self._open_kind(DEVICE_LINKS)
+
     def open_programs(self) -> dict[str, int]:
-        """Return descriptors of the programs of the links in use, by the links' names; they are the caller's."""
+        """Return descriptors of the programs in use, by hook; they are the caller's."""
         return self._open_kind("programs")
 
     def _open_kind(self, kind: str) -> dict[str, int]:
@@ -164,20 +172,27 @@ def close_all(descriptors: Iterable[int]) -> None:
 
 def link_ids(folder: Path) -> frozenset[int]:
     """Return the ids of the links pinned in a state's folder."""
-    links = _open_all(folder / "links", read_only=False) if (folder / "links").is_dir() else {}
+    links = [path for kind in _LINKS for path in folder.glob(f"{kind}/*")]
+    return frozenset(link_of(path).id for path in links)
+
+
+def link_of(path: Path) -> syscalls.LinkInfo:
+    """Return the description of a pinned link."""
+    fd = syscalls.open_pinned(str(path))
     try:
-        return frozenset(syscalls.link_info(fd).id for fd in links.values())
+        return syscalls.link_info(fd)
     finally:
-        close_all(links.values())
+        os.close(fd)
 
 
 def remove(folder: Path, kept_links: frozenset[int]) -> None:
     """Remove a state's folder if it is there; its links are detached at once unless they are kept elsewhere."""
     if not folder.exists():
         return
-    for path in sorted(folder.glob("links/*")):
-        _detach(path, kept_links)
-        path.unlink()
+    for kind in _LINKS:
+        for path in sorted(folder.glob(f"{kind}/*")):
+            _detach(path, kept_links)
+            path.unlink()
     for kind in ("programs", "maps"):
         for path in sorted(folder.glob(f"{kind}/*")):
             path.unlink()

@@ -57,6 +57,8 @@ SMALL = MapSizes(
     affinity=64,
     peer_names=64,
     socket_origins_overflow=64,
+    flows=64,
+    opening_flows=64,
     service_counters=64,
     events=4096,
 )

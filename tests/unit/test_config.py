@@ -11,6 +11,7 @@ import pytest
 from kubeproxy_ebpf.config import Configuration, ConfigurationError, LogFormat, LogLevel, load_configuration
 from kubeproxy_ebpf.config.keys import KEYS
 from kubeproxy_ebpf.config.reference import put_keys
+from kubeproxy_ebpf.datapath.flow_timeouts import FlowTimeouts
 from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.model.address import parse_address, parse_prefix
 from kubeproxy_ebpf.model.settings import LocalDetection, NodePortKeyword, Settings
@@ -32,6 +33,11 @@ clusterCIDRs: [10.244.0.0/16]
 bridgeInterface: cbr0
 interfaceNamePrefix: veth
 bindAddress: 192.0.2.10
+packetPath: false
+devices: [eth*, "wg?"]
+tcpEstablishedTimeout: 2h
+tcpCloseWaitTimeout: 5m
+udpStreamTimeout: 3m
 mapSizes: {slots: 4096, affinity: 1024}
 lockTimeout: 1m30s
 auditPeriod: 1.5h
@@ -77,6 +83,9 @@ def test_complete_file(file: Path) -> None:
         manifests=Path("/etc/manifests"),
         cgroup=Path("/sys/fs/cgroup/pods"),
         bpffs=Path("/run/bpf"),
+        packet_path=False,
+        devices=("eth*", "wg?"),
+        flow_timeouts=FlowTimeouts(tcp_established=7200.0, tcp_close_wait=300.0, udp_stream=180.0),
         map_sizes=MapSizes(slots=4096, affinity=1024),
         lock_timeout=90.0,
         audit_period=5400.0,

@@ -121,8 +121,8 @@ def test_constants(constants: dict[str, int]) -> None:
     """Every constant that both sides name has one value."""
     mirrored = {name: value for name, value in vars(schema).items() if name.isupper() and name in constants}
     assert mirrored == {name: constants[name] for name in mirrored}
-    prefixes = ("ADDRESS_", "SERVICE_", "BACKEND_", "SETTINGS_")
-    assert {name for name in constants if name.startswith(prefixes)} <= set(mirrored)
+    prefixes = ("ADDRESS_", "SERVICE_", "BACKEND_", "SETTINGS_", "FLOW_")
+    assert {name for name in constants if name.startswith(prefixes)} - {"FLOW_TICK"} <= set(mirrored)
     assert {"MAX_CIDRS", "LAYOUT_VERSION"} <= set(mirrored)
 
 
@@ -165,6 +165,30 @@ def test_frontend_key(header: FFI) -> None:
     seen = read(header, "frontend_key", packed)
     assert (raw(header, seen.address), big_endian(seen.port), seen.protocol, seen.pad) == (IPV4, 0x1234, 17, 0)
     assert schema.unpack_frontend_key(packed) == key
+
+
+def test_flow(header: FFI) -> None:
+    """What the packet programs write of a connection, as people read it."""
+    seen = header.new("struct flow_key *")
+    header.memmove(header.addressof(seen.source), IPV4, 16)
+    header.memmove(header.addressof(seen.destination), IPV6, 16)
+    seen.source_port, seen.destination_port = big_endian(0x1234), big_endian(80)
+    seen.protocol, seen.hook = 6, schema.FLOW_EGRESS
+    key = schema.unpack_flow_key(bytes(header.buffer(seen)))
+    assert key == schema.FlowKey(IPV4, 0x1234, IPV6, 80, 6, schema.FLOW_EGRESS)
+    flow = header.new("struct flow *")
+    header.memmove(header.addressof(flow.source), IPV6, 16)
+    header.memmove(header.addressof(flow.destination), IPV4, 16)
+    flow.source_port, flow.destination_port = big_endian(1), big_endian(2)
+    flow.backend, flow.generation, flow.service, flow.seen, flow.state = 3, 4, 5, 6, 7
+    assert schema.unpack_flow(bytes(header.buffer(flow))) == schema.Flow(IPV6, 1, IPV4, 2, 3, 4, 5, 6, 7)
+
+
+def test_device(header: FFI) -> None:
+    """Addresses by family; none is the unspecified one."""
+    seen = read(header, "device", schema.pack_device(IPV4, None))
+    assert [bytes(header.buffer(header.addressof(one))) for one in seen.sources] == [IPV4, bytes(16)]
+    assert schema.unpack_device_key(schema.pack_device_key(0x10203)) == 0x10203
 
 
 @pytest.mark.parametrize("change", [(18, 1), (19, 1)], ids=["protocol", "padding"])

@@ -95,6 +95,10 @@ class BpfObject:
         check(lib.bpf_map__set_max_entries(pointer, entries), f"give map {map_name} {entries} entries")
         return lib.bpf_map__max_entries(pointer)
 
+    def entries(self, map_name: str) -> int:
+        """Return how many entries a map is created with, or has if it is reused."""
+        return lib.bpf_map__max_entries(self._map_pointer(map_name))
+
     def reuse_map(self, map_name: str, fd: int) -> None:
         """Load the programs against an existing map; the descriptor stays the caller's."""
         check(lib.bpf_map__reuse_fd(self._map_pointer(map_name), fd), f"reuse map {map_name}")

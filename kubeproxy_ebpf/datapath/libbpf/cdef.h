@@ -120,7 +120,7 @@ int libbpf_num_possible_cpus(void);
 
 /* of our own: source.c */
 struct link_description {
-	uint32_t type, id, prog_id, attach_type;
+	uint32_t type, id, prog_id, attach_type, interface;
 	uint64_t cgroup_id;
 };
 void store_release_u64(void *base, size_t offset, uint64_t word);

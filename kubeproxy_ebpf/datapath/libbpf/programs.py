@@ -60,10 +60,23 @@ def load_instructions(attach_type: AttachType, name: str, instructions: Sequence
     Raises:
         KernelError: the kernel does not know the hook, or the verifier refuses.
     """
+    return _load(attach_type.program_type, attach_type, name, instructions)
+
+
+def load_plain(program_type: ProgramType, name: str, instructions: Sequence[Instruction]) -> int:
+    """Load a program that is for no hook and return its descriptor.
+
+    Raises:
+        KernelError: the verifier refuses.
+    """
+    return _load(program_type, 0, name, instructions)
+
+
+def _load(program_type: ProgramType, attach_type: int, name: str, instructions: Sequence[Instruction]) -> int:
     code = b"".join(instructions)
     count = len(code) // _INSTRUCTION.size
-    result = lib.program_load(attach_type.program_type, attach_type, name.encode(), code, count, ffi.NULL, 0)
-    return check(result, f"load a program for {attach_type.name.lower()}")
+    result = lib.program_load(program_type, attach_type, name.encode(), code, count, ffi.NULL, 0)
+    return check(result, f"load the program {name}")
 
 
 def has_helper(program_type: ProgramType, helper: Helper) -> bool:

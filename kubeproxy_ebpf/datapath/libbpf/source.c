@@ -25,8 +25,11 @@
 #error "libbpf 1.1 or newer is needed"
 #endif
 
+/* enum bpf_link_type since 6.6; what is said of it begins as of XDP's links, which older headers know. */
+enum { LINK_TYPE_TCX = 11 };
+
 struct link_description {
-	uint32_t type, id, prog_id, attach_type;
+	uint32_t type, id, prog_id, attach_type, interface;
 	uint64_t cgroup_id;
 };
 
@@ -70,6 +73,8 @@ static int link_describe(int link_fd, struct link_description *description)
 	if (info.type == BPF_LINK_TYPE_CGROUP) {
 		description->attach_type = info.cgroup.attach_type;
 		description->cgroup_id = info.cgroup.cgroup_id;
+	} else if (info.type == LINK_TYPE_TCX) {
+		description->interface = info.xdp.ifindex;
 	}
 	return 0;
 }

@@ -45,13 +45,14 @@ class ProgramInfo(NamedTuple):
 
 
 class LinkInfo(NamedTuple):
-    """What the kernel says of a link. ``cgroup_id`` is 0 if its cgroup is gone."""
+    """What the kernel says of a link. ``cgroup_id`` or ``interface`` is 0 if what it was attached to is gone."""
 
     type: int
     id: int
     program_id: int
     attach_type: int
     cgroup_id: int
+    interface: int
 
 
 def map_create(map_type: int, name: str, key_size: int, value_size: int, entries: int, *, inner_fd: int = 0) -> int:
@@ -86,7 +87,7 @@ def link_info(fd: int) -> LinkInfo:
     """Return a link's description."""
     info = ffi.new("struct link_description *")
     check(lib.link_describe(fd, info), f"describe the link behind descriptor {fd}")
-    return LinkInfo(info.type, info.id, info.prog_id, info.attach_type, info.cgroup_id)
+    return LinkInfo(info.type, info.id, info.prog_id, info.attach_type, info.cgroup_id, info.interface)
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network devices that run the packet programs: they go on doing so when the agent is gone, and are found again.
+
+Where the kernel has TCX, each place is a link that is pinned beside the state's others; elsewhere it is a filter, which
+the kernel keeps with the device.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from kubeproxy_ebpf.datapath import device_hooks
+from kubeproxy_ebpf.datapath.device_hooks import DeviceHook
+from kubeproxy_ebpf.datapath.libbpf import syscalls
+from kubeproxy_ebpf.datapath.libbpf.errors import KernelError
+from kubeproxy_ebpf.datapath.netlink import RouteSocket
+from kubeproxy_ebpf.map_schema import pack_device, pack_device_key
+from kubeproxy_ebpf.plan.devices import Device
+
+HOOK_PROGRAMS = {DeviceHook.INGRESS: "forward_ingress", DeviceHook.EGRESS: "forward_egress"}
+"""What the program of a hook is called in the object file and where it is pinned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A hook of a device, by its interface index."""
+
+    index: int
+    hook: DeviceHook
+
+    @property
+    def file_name(self) -> str:
+        """What its link is called in the pin folder: ``2_ingress``."""
+        return f"{self.index}_{self.hook.value}"
+
+    @classmethod
+    def of_file(cls, name: str) -> Place:
+        """Return the place that a link was pinned for."""
+        index, _, hook = name.partition("_")
+        return cls(int(index), DeviceHook(hook))
+
+
+class DeviceAttachments:
+    """Attaches and detaches the programs of a state that is in use. Only the holder of its lock does."""
+
+    def __init__(self, folder: Path, programs: Mapping[DeviceHook, int], addresses: int) -> None:
+        """Find out what is attached. ``folder``: where links are pinned.
+
+        The descriptors of the programs, and of the map of devices' ``addresses``, stay the caller's.
+
+        Raises:
+            KernelError: a link cannot be opened.
+            OSError: netlink is refused.
+        """
+        self._folder = folder
+        self._programs = programs
+        self._addresses = addresses
+        self._resources = ExitStack()
+        try:
+            self._kernel = self._resources.enter_context(closing(RouteSocket()))
+            self._program_ids = {hook: syscalls.program_info(fd).id for hook, fd in programs.items()}
+            paths = sorted(folder.iterdir())
+            self._links = {Place.of_file(path.name): syscalls.open_pinned(str(path)) for path in paths}
+            self._filters = set(our_filters(self._kernel))
+        except BaseException:
+            self._resources.close()
+            raise
+
+    def close(self) -> None:
+        """Give up the descriptors; what is attached stays."""
+        for fd in self._links.values():
+            os.close(fd)
+        self._links.clear()
+        self._resources.close()
+
+    def devices(self) -> set[int]:
+        """Return the indices of the devices that the programs were attached to."""
+        return {place.index for place in (*self._links, *self._filters)}
+
+    def is_attached(self, index: int) -> bool:
+        """Whether a device runs both programs, as the kernel says."""
+        return all(self._is_in_place(Place(index, hook)) for hook in DeviceHook)
+
+    def attach(self, index: int, device: Device) -> None:
+        """Have a device run both programs, wherever it does not yet, under its addresses.
+
+        Raises:
+            OSError: the kernel refuses; with ENODEV, there is no such device any more.
+        """
+        sources = pack_device(device.source_ipv4, device.source_ipv6)
+        syscalls.map_update(self._addresses, pack_device_key(index), sources)
+        for hook, program in self._programs.items():
+            place = Place(index, hook)
+            if self._is_in_place(place):
+                continue
+            self._detach(place)
+            link = device_hooks.attach_link(index, hook, program)
+            if link is None:
+                device_hooks.attach_filter(self._kernel, index, hook, program)
+                self._filters.add(place)
+                continue
+            try:
+                syscalls.pin(link, str(self._folder / place.file_name))
+            except KernelError:
+                os.close(link)  # and with its last descriptor the link goes
+                raise
+            self._links[place] = link
+
+    def detach(self, index: int) -> None:
+        """Have a device run neither; one that is gone is forgotten.
+
+        Raises:
+            OSError: the kernel refuses.
+        """
+        for hook in DeviceHook:
+            self._detach(Place(index, hook))
+        with suppress(FileNotFoundError):
+            syscalls.map_delete(self._addresses, pack_device_key(index))
+
+    def _detach(self, place: Place) -> None:
+        link = self._links.pop(place, None)
+        if link is not None:
+            (self._folder / place.file_name).unlink(missing_ok=True)
+            try:
+                syscalls.link_detach(link)
+            finally:
+                os.close(link)
+        if place in self._filters:
+            device_hooks.detach_filter(self._kernel, place.index, place.hook)
+            self._filters.discard(place)
+
+    def _is_in_place(self, place: Place) -> bool:
+        link = self._links.get(place)
+        if link is not None:
+            return syscalls.link_info(link).interface == place.index
+        if place not in self._filters:
+            return False
+        found = device_hooks.find_filter(self._kernel, place.index, place.hook)
+        return found is not None and found.program_id == self._program_ids[place.hook]
+
+
+def our_filters(kernel: RouteSocket) -> Iterator[Place]:
+    """Yield the places where a filter of ours is, in the network namespace of the socket."""
+    for index in device_hooks.devices_with_filters(kernel):
+        for hook in DeviceHook:
+            found = device_hooks.find_filter(kernel, index, hook)
+            if found is not None and found.is_ours:
+                yield Place(index, hook)
+
+
+def replace_programs(
+    links: Mapping[str, int],
+    old: Mapping[DeviceHook, int],
+    new: Mapping[DeviceHook, int],
+    on_failure: Callable[[Callable[[], object]], object],
+) -> list[str]:
+    """Have every device that runs the old programs run new ones; there is no moment without.
+
+    ``links``: descriptors by their file names. ``on_failure`` takes what undoes each step. Returns the names of the
+    links that are at a device still.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    alive = []
+    for name, link in links.items():
+        hook = Place.of_file(name).hook
+        if not syscalls.link_info(link).interface:
+            continue  # its device is gone
+        on_failure(partial(syscalls.link_update, link, old[hook]))
+        syscalls.link_update(link, new[hook])
+        alive.append(name)
+    with closing(RouteSocket()) as kernel:
+        for place in our_filters(kernel):
+            if place.hook in old:
+                on_failure(partial(_put_back, place, old[place.hook]))
+            device_hooks.attach_filter(kernel, place.index, place.hook, new[place.hook])
+    return alive
+
+
+def _put_back(place: Place, program: int) -> None:
+    with closing(RouteSocket()) as kernel:
+        device_hooks.attach_filter(kernel, place.index, place.hook, program)
+
+
+def remove_filters() -> None:
+    """Delete all filters of ours in this network namespace; links go with their pins.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    with closing(RouteSocket()) as kernel:
+        for place in our_filters(kernel):
+            with suppress(FileNotFoundError):
+                device_hooks.detach_filter(kernel, place.index, place.hook)

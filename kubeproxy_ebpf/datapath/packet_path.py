@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packet programs of a state in use: on which devices they run, and the sweeps of what they remember."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from kubeproxy_ebpf.datapath.device_attachments import HOOK_PROGRAMS, DeviceAttachments
+from kubeproxy_ebpf.datapath.libbpf import syscalls
+
+FLOWS, DEVICES = "flows", "devices"
+MAPS = (FLOWS, DEVICES)
+"""The maps that it needs: of connections that stand, and of devices' addresses."""
+_SWEEP = "sweep"
+
+
+class PacketPath:
+    """What the agent does with the packet programs. Closing leaves them at work."""
+
+    def __init__(self, device_links: Path, programs: Mapping[str, int], maps: Mapping[str, int]) -> None:
+        """Take over the descriptors of programs and of :data:`MAPS`. ``device_links``: where links are pinned."""
+        self._device_links = device_links
+        self._programs = programs
+        self._maps = maps
+        self._resources = ExitStack()
+        for fd in (*programs.values(), *maps.values()):
+            self._resources.callback(os.close, fd)
+
+    def close(self) -> None:
+        """Give up the descriptors."""
+        self._resources.close()
+
+    def attachments(self) -> DeviceAttachments:
+        """Open what is attached; it stays ours to close.
+
+        Raises:
+            OSError: the kernel does not say what is attached.
+        """
+        programs = {hook: self._programs[name] for hook, name in HOOK_PROGRAMS.items()}
+        attachments = DeviceAttachments(self._device_links, programs, self._maps[DEVICES])
+        self._resources.callback(attachments.close)
+        return attachments
+
+    def sweep(self) -> None:
+        """Mark connections whose time is over, and delete what an earlier sweep marked. Takes milliseconds.
+
+        Raises:
+            KernelError: the kernel refuses.
+        """
+        syscalls.map_iterate(self._programs[_SWEEP], self._maps[FLOWS])

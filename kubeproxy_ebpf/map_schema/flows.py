@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the packet programs remember of connections, and what they are told of network devices."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final, NamedTuple
+
+from kubeproxy_ebpf.model.address import UNSPECIFIED_IPV6, Address
+
+FLOW_INGRESS: Final = 1
+FLOW_EGRESS: Final = 2
+
+FLOW_REQUEST: Final = 1
+FLOW_FIN: Final = 4
+FLOW_RST: Final = 8
+FLOW_SWEPT: Final = 16
+FLOW_MASQUERADED: Final = 32
+FLOW_REFUSED: Final = 64
+
+_FLOW_KEY = Struct("16s16s2s2sBB2x")
+_FLOW = Struct("=16s16s2s2sIIIII")
+_DEVICE_KEY = Struct("=I")
+
+
+class FlowKey(NamedTuple):
+    """A packet's tuple as it comes to a hook."""
+
+    source: Address
+    source_port: int
+    destination: Address
+    destination_port: int
+    protocol: int
+    hook: int
+
+
+class Flow(NamedTuple):
+    """What becomes of it. ``seen``: jiffies without their lowest eight bits; ``state``: bits of ``FLOW_``."""
+
+    source: Address
+    source_port: int
+    destination: Address
+    destination_port: int
+    backend: int
+    generation: int
+    service: int
+    seen: int
+    state: int
+
+
+def unpack_flow_key(data: bytes) -> FlowKey:
+    """Unpack a key of ``flows`` or ``opening_flows``."""
+    source, destination, source_port, destination_port, protocol, hook = _FLOW_KEY.unpack(data)
+    return FlowKey(
+        Address(source),
+        int.from_bytes(source_port, "big"),
+        Address(destination),
+        int.from_bytes(destination_port, "big"),
+        protocol,
+        hook,
+    )
+
+
+def unpack_flow(data: bytes) -> Flow:
+    """Unpack a value of ``flows`` or ``opening_flows``."""
+    source, destination, source_port, destination_port, *rest = _FLOW.unpack(data)
+    return Flow(
+        Address(source),
+        int.from_bytes(source_port, "big"),
+        Address(destination),
+        int.from_bytes(destination_port, "big"),
+        *rest,
+    )
+
+
+def pack_device_key(index: int) -> bytes:
+    """Pack a key of ``devices``."""
+    return _DEVICE_KEY.pack(index)
+
+
+def unpack_device_key(data: bytes) -> int:
+    """Unpack a key of ``devices``."""
+    index: int = _DEVICE_KEY.unpack(data)[0]
+    return index
+
+
+def pack_device(source_ipv4: Address | None, source_ipv6: Address | None) -> bytes:
+    """Pack a value of ``devices``: what packets that leave by it may have as their source."""
+    return (source_ipv4 or UNSPECIFIED_IPV6) + (source_ipv6 or UNSPECIFIED_IPV6)

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients outside the node, served by the real agent: where its programs run, and what becomes of connections."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kubeproxy_ebpf.datapath.device_attachments import our_filters
+from kubeproxy_ebpf.datapath.device_hooks import DeviceHook, detach_filter
+from kubeproxy_ebpf.datapath.libbpf import syscalls
+from kubeproxy_ebpf.datapath.libbpf.kernel_types import DeviceAttachType
+from kubeproxy_ebpf.datapath.netlink import RouteSocket
+from tests.kernel.agent_process import AgentProcess, Manifests, endpoint_slice, node, service, wait_until
+from tests.kernel.clients import outcome, stream_without_end
+from tests.kernel.namespaces import Namespace
+from tests.kernel.processes import run_in
+from tests.kernel.scratch import PodFactory, Starter
+from tests.kernel.servers import tcp_server
+from tests.kernel.state import eventually
+
+NODE, CLIENT, POD = "192.0.2.1", "192.0.2.2", "10.1.0.5"
+SECOND_NODE, SECOND_CLIENT = "198.51.100.1", "198.51.100.2"
+CLUSTER_IP, NODE_PORT = "10.96.0.10", 30080
+pytestmark = pytest.mark.usefixtures("client", "server")
+REFUSED = "ConnectionRefusedError"
+
+
+def join_outside(host: Namespace, outside: Namespace, device: str, here: str, there: str) -> None:
+    """Connect the node and somebody outside by a device of the node."""
+    host.ip(
+        f"link add {device} type veth peer name {device} netns {outside.pid}",
+        f"address add {here}/24 dev {device}",
+        f"link set {device} up",
+    )
+    outside.ip(f"address add {there}/24 dev {device}", f"link set {device} up")
+
+
+@pytest.fixture
+def client(node_namespace: Namespace, make_namespace: Callable[..., Namespace]) -> Namespace:
+    """Return a client outside the node."""
+    outside = make_namespace("client")
+    join_outside(node_namespace, outside, "uplink", NODE, CLIENT)
+    outside.run("ip", "route", "add", "10.96.0.0/12", "via", NODE)
+    return outside
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Manifests:
+    """Return a folder with this node and a Service with a NodePort and an endpoint here."""
+    folder = Manifests(tmp_path)
+    folder.write("node.yaml", node(NODE))
+    port = {"name": "tcp", "protocol": "TCP", "port": 80, "nodePort": NODE_PORT}
+    folder.write("web.yaml", service("web", CLUSTER_IP, type="NodePort", ports=[port]))
+    folder.write("web-endpoints.yaml", endpoint_slice("web", [POD]))
+    return folder
+
+
+@pytest.fixture
+def server(pod_namespace: PodFactory, scratch_cgroup: Path, background: Starter) -> Namespace:
+    """Return a pod of the node with a server in it."""
+    pod = pod_namespace("server", POD)
+    background(pod, scratch_cgroup, tcp_server, "server", POD, 8080)
+    return pod
+
+
+@pytest.fixture
+def agent(
+    node_namespace: Namespace, scratch_cgroup: Path, bpffs: Path, manifests: Manifests, tmp_path: Path
+) -> Iterator[AgentProcess]:
+    """Return an agent that is not started yet; it is killed at the end, and its log shown if the test fails."""
+    process = AgentProcess(node_namespace, scratch_cgroup, bpffs, manifests, tmp_path / "agent.log")
+    yield process
+    process.kill()
+    sys.stdout.write(process.log.read_text() if process.log.exists() else "no log")
+
+
+def ask(client: Namespace, address: str = NODE, port: int = NODE_PORT) -> str:
+    """Connect from outside: the server's name, or the name of the error."""
+    return run_in(client, None, outcome, address, port)
+
+
+def attached(host: Namespace, device: str) -> set[str]:
+    """Return at which hooks of a device there is a program of TCX or a filter of ours."""
+    with host.entered(), closing(RouteSocket()) as kernel:
+        index = socket.if_nametoindex(device)
+        found = {place.hook for place in our_filters(kernel) if place.index == index}
+        for hook, attach_type in (
+            (DeviceHook.INGRESS, DeviceAttachType.TCX_INGRESS),
+            (DeviceHook.EGRESS, DeviceAttachType.TCX_EGRESS),
+        ):
+            try:
+                if syscalls.program_query(index, attach_type):
+                    found.add(hook)
+            except OSError:  # no TCX
+                continue
+    return {hook.value for hook in found}
+
+
+BOTH = {"ingress", "egress"}
+
+
+def test_clients_outside_are_served_by_every_frontend(agent: AgentProcess, client: Namespace) -> None:
+    """By NodePort and by ClusterIP; an unknown port of the ClusterIP is refused, one of the node is the node's."""
+    agent.start()
+    assert ask(client) == "server"
+    assert ask(client, CLUSTER_IP, 80) == "server"
+    assert ask(client, CLUSTER_IP, 81) == REFUSED
+    assert ask(client, NODE, NODE_PORT + 1) == REFUSED
+
+
+def test_devices_to_others_run_the_programs_and_pods_do_not(agent: AgentProcess, node_namespace: Namespace) -> None:
+    """Where the node's address is; not on the pod's device."""
+    agent.start()
+    assert attached(node_namespace, "uplink") == BOTH
+    with node_namespace.entered():
+        pods = [name for _, name in socket.if_nameindex() if name.startswith("pod")]
+    assert [attached(node_namespace, name) for name in pods] == [set()]
+
+
+def test_a_connection_outlives_agents(agent: AgentProcess, client: Namespace, background: Starter) -> None:
+    """SIGKILL, a start, an end and another start: the stream goes on, and new connections come through meanwhile."""
+    agent.start()
+    stream = background(client, None, stream_without_end, NODE, NODE_PORT)
+    assert stream.ready
+    for signal_ in (signal.SIGKILL, signal.SIGTERM):
+        os.kill(agent.pid, signal_)
+        assert agent.process is not None
+        agent.process.wait()
+        assert ask(client) == "server"
+        agent.start()
+        assert ask(client) == "server"
+    assert stream.alive
+    assert stream.next()
+
+
+def test_a_device_that_comes_is_attached_and_one_that_goes_is_forgotten(
+    agent: AgentProcess, client: Namespace, node_namespace: Namespace, make_namespace: Callable[..., Namespace]
+) -> None:
+    """As soon as it leads to others; again after it went and came back."""
+    agent.start()
+    other = make_namespace("other")
+    for _ in range(2):
+        join_outside(node_namespace, other, "second", SECOND_NODE, SECOND_CLIENT)
+        node_namespace.run("ip", "route", "add", "203.0.113.0/24", "via", SECOND_CLIENT)
+        other.run("ip", "route", "add", "10.96.0.0/12", "via", SECOND_NODE)
+        wait_until(lambda: attached(node_namespace, "second") == BOTH, "the programs on the second device")
+        assert ask(other, CLUSTER_IP, 80) == "server"
+        node_namespace.run("ip", "link", "delete", "second")
+    assert ask(client) == "server"
+    node_namespace.run("ip", "link", "delete", "uplink")
+    links = agent.pin_folder / "layout_1" / "device_links"
+    wait_until(lambda: not list(links.iterdir()), "the links of devices that are gone to be removed")
+
+
+def test_programs_that_somebody_detached_come_back(
+    agent: AgentProcess, client: Namespace, node_namespace: Namespace
+) -> None:
+    """Within seconds."""
+    agent.start()
+    links = agent.pin_folder / "layout_1" / "device_links"
+    for path in links.iterdir():
+        link = syscalls.open_pinned(str(path))
+        syscalls.link_detach(link)
+    with node_namespace.entered(), closing(RouteSocket()) as kernel:
+        index = socket.if_nametoindex("uplink")
+        for hook in DeviceHook:
+            detach_filter(kernel, index, hook)
+    agent.wait_for("packet_programs_missing")
+    wait_until(lambda: attached(node_namespace, "uplink") == BOTH, "the programs to be back")
+    assert ask(client) == "server"
+
+
+def test_unload_takes_the_programs_from_the_devices(
+    agent: AgentProcess, client: Namespace, node_namespace: Namespace
+) -> None:
+    """And nobody is served any more."""
+    agent.start()
+    agent.kill()
+    assert attached(node_namespace, "uplink") == BOTH
+    assert agent.run("unload", f"--bpffs={agent.bpffs}").returncode == 0
+    assert attached(node_namespace, "uplink") == set()
+    assert ask(client) == REFUSED
+
+
+def test_without_the_packet_path_a_restart_removes_it(
+    agent: AgentProcess, client: Namespace, node_namespace: Namespace, scratch_cgroup: Path
+) -> None:
+    """The node's own processes are served on."""
+    agent.start()
+    agent.kill()
+    agent.start("--no-packet-path")
+    assert eventually(lambda: attached(node_namespace, "uplink") == set())
+    assert ask(client) == REFUSED
+    assert run_in(node_namespace, scratch_cgroup, outcome, CLUSTER_IP, 80) == "server"
+
+
+def test_named_devices_alone_are_attached(
+    agent: AgentProcess, client: Namespace, node_namespace: Namespace, make_namespace: Callable[..., Namespace]
+) -> None:
+    """Others are left alone; a name that no device has stops the start, and says which there are."""
+    join_outside(node_namespace, make_namespace("other"), "second", SECOND_NODE, SECOND_CLIENT)
+    refused = agent.run(*agent.run_arguments("--devices=eth*"))
+    assert refused.returncode != 0
+    assert "no network device is called eth*; there are" in refused.stderr
+    assert "second, uplink" in refused.stderr
+    agent.start("--devices=sec*")
+    assert attached(node_namespace, "second") == BOTH
+    assert attached(node_namespace, "uplink") == set()
+    assert ask(client) == REFUSED
