@@ -66,7 +66,7 @@ class Explanation(NamedTuple):
     affinity_endpoint: str
     """Where session affinity sends this client now; empty: nowhere yet."""
     hooks: tuple[str, ...]
-    """Which of them carry it out. Empty: none does yet, whatever the verdict; the connection passes untouched."""
+    """Which of them carry it out. Empty: none does, whatever the verdict; the connection passes untouched."""
 
 
 class Names:
@@ -94,8 +94,10 @@ class Names:
         return next(map_schema.unpack_backends(data))
 
 
-def explain(key: FrontendKey, client: Client, trace: Trace, names: Names) -> Explanation:
-    """Put a trace into words."""
+def explain(
+    key: FrontendKey, client: Client, trace: Trace, names: Names, *, has_packet_path: bool = False
+) -> Explanation:
+    """Put a trace into words. ``has_packet_path``: the packet programs are loaded."""
     answer = trace.answer
     reason = map_schema.REASONS[answer.reason] if answer.reason else ""
     if reason == _SOURCE_NOT_ALLOWED and client.address is None and client.source is not Source.NODE:
@@ -111,14 +113,16 @@ def explain(key: FrontendKey, client: Client, trace: Trace, names: Names) -> Exp
         endpoints=tuple(_endpoint(names, number, masquerade) for number, masquerade in trace.candidates.items()),
         affinity_seconds=answer.affinity_seconds,
         affinity_endpoint=_endpoint(names, answer.backend, masquerade=False).endpoint if answer.by_affinity else "",
-        hooks=hooks(key, client.source),
+        hooks=hooks(key, client.source, has_packet_path=has_packet_path),
     )
 
 
-def hooks(key: FrontendKey, source: Source) -> tuple[str, ...]:
+def hooks(key: FrontendKey, source: Source, *, has_packet_path: bool) -> tuple[str, ...]:
     """Return the hooks that see a connection."""
-    if source is Source.OUTSIDE or key.protocol is Protocol.SCTP:
+    if key.protocol is Protocol.SCTP:
         return ()
+    if source is Source.OUTSIDE:
+        return ("forward_ingress",) if has_packet_path else ()
     suffix = "4" if family_of(key.address) is Family.IPV4 else "6"
     names = ("connect", "sendmsg") if key.protocol is Protocol.UDP else ("connect",)
     return tuple(name + suffix for name in names)

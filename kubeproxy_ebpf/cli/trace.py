@@ -24,9 +24,9 @@ _SOURCES = ("pod", "node", "outside")
 _MOST_SHOWN = 8
 """Endpoints in a table; JSON has all of them."""
 _COLUMNS = ("from", "to", "kind", "service", "verdict", "because", "endpoints", "affinity", "masquerade", "hook")
-_NO_HOOK = "none yet"
-_NO_HOOK_MEANS = "hook none yet: the verdict is what the rules say; this version lets the connection pass untouched."
-_MASQUERADE_MEANS = "masquerade: what the rules say of packets; this version's hooks leave sources as they are."
+_NO_HOOK = "none"
+_NO_HOOK_MEANS = "hook none: the verdict is what the rules say; here the connection passes untouched."
+_MASQUERADE_MEANS = "masquerade: what the rules say; hooks keep the source, but of packets that go to other nodes."
 
 
 @configured((BPFFS,))
@@ -80,11 +80,11 @@ def trace_all(
 
     keys = destinations(target, store)
     with closing(Tracer(store)) as tracer:
-        names = Names(store)
+        names, has_packet_path = Names(store), "flows" in store.map_names()
         for client in clients:
             for key in of_family(client, keys):
                 question = Question(key, client.source, client.address, netns)
-                yield explain(key, client, tracer.trace(question), names)
+                yield explain(key, client, tracer.trace(question), names, has_packet_path=has_packet_path)
 
 
 def _as_json(explanation: Explanation) -> dict[str, object]:

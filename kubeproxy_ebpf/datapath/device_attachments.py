@@ -8,7 +8,8 @@ the kernel keeps with the device.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -151,6 +152,18 @@ def our_filters(kernel: RouteSocket) -> Iterator[Place]:
             found = device_hooks.find_filter(kernel, index, hook)
             if found is not None and found.is_ours:
                 yield Place(index, hook)
+
+
+def attached_devices(links: Iterable[int]) -> frozenset[str]:
+    """Return the names of the devices that run our programs: by links, given as descriptors, or by filters.
+
+    Raises:
+        OSError: the kernel does not say.
+    """
+    indices = {syscalls.link_info(link).interface for link in links}
+    with closing(RouteSocket()) as kernel:
+        indices |= {place.index for place in our_filters(kernel)}
+    return frozenset(name for index, name in socket.if_nameindex() if index in indices)
 
 
 def replace_programs(

@@ -21,7 +21,8 @@ import structlog
 from kubeproxy_ebpf.datapath import memlock
 from kubeproxy_ebpf.datapath.attach import HookState, inspect
 from kubeproxy_ebpf.datapath.cgroups import open_cgroup
-from kubeproxy_ebpf.datapath.device_attachments import remove_filters
+from kubeproxy_ebpf.datapath.device_attachments import HOOK_PROGRAMS, attached_devices, remove_filters
+from kubeproxy_ebpf.datapath.device_hooks import DeviceHook
 from kubeproxy_ebpf.datapath.errors import DatapathError
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject, LoadError
 from kubeproxy_ebpf.datapath.loading import Loading
@@ -163,6 +164,22 @@ def pinned_hooks(pin_folder: Path, cgroup: Path) -> tuple[HookState, ...]:
     links = PinFolder(pin_folder).open_links()
     try:
         return inspect(cgroup, links)
+    finally:
+        close_all(links.values())
+
+
+def pinned_devices(pin_folder: Path) -> frozenset[str] | None:
+    """Return the names of the network devices that run packet programs; None: none are loaded.
+
+    Raises:
+        OSError: the kernel does not say.
+    """
+    pins = PinFolder(pin_folder)
+    if not pins.has_program(HOOK_PROGRAMS[DeviceHook.INGRESS]):
+        return None
+    links = pins.open_device_links()
+    try:
+        return attached_devices(links.values())
     finally:
         close_all(links.values())
 

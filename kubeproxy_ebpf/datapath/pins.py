@@ -146,6 +146,10 @@ class PinFolder:
         """Return descriptors of the programs in use, by hook; they are the caller's."""
         return self._open_kind("programs")
 
+    def has_program(self, name: str) -> bool:
+        """Whether a program of this name is in use."""
+        return (self.current / "programs" / name).exists()
+
     def _open_kind(self, kind: str) -> dict[str, int]:
         folder = self.current / kind
         return _open_all(folder, read_only=False) if folder.is_dir() else {}

@@ -15,7 +15,6 @@ from kubeproxy_ebpf.datapath.cgroups import find_cgroup_root
 from kubeproxy_ebpf.datapath.errors import DatapathError, NotLoadedError
 from kubeproxy_ebpf.datapath.features import Probe
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import LoadError
-from kubeproxy_ebpf.datapath.libbpf.errors import KernelError
 from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.datapath.self_test import self_test
 
@@ -30,8 +29,8 @@ def probe_running(*, pin_folder: Path, cgroup: Path | None = None) -> tuple[Prob
             loader.open_pinned(pin_folder).close()
         except NotLoadedError:
             return (_not_loaded(), *_try_out(pin_folder.with_name(f"{pin_folder.name}-check"), where))
-        return (*_probe_hooks(pin_folder, where), *self_test(pin_folder))
-    except (DatapathError, LoadError, KernelError) as error:
+        return (*_probe_hooks(pin_folder, where), _probe_devices(pin_folder), *self_test(pin_folder))
+    except (DatapathError, LoadError, OSError) as error:
         return (Probe("data_plane", ok=False, detail=str(error), remedy="see the message"),)
 
 
@@ -42,10 +41,36 @@ def _not_loaded() -> Probe:
 
 def _try_out(pin_folder: Path, cgroup: Path) -> tuple[Probe, ...]:
     try:
-        with loader.load(pin_folder=pin_folder, cgroup=cgroup, sizes=_TRIAL_SIZES):
-            return (*_probe_hooks(pin_folder, cgroup), *self_test(pin_folder))
+        packets = loader.PACKET_OBJECTS
+        with loader.load(pin_folder=pin_folder, cgroup=cgroup, sizes=_TRIAL_SIZES, packet_objects=packets) as loaded:
+            found = _can_serve_packets() if loaded.packets else _cannot_serve_packets()
+            return (*_probe_hooks(pin_folder, cgroup), found, *self_test(pin_folder))
     finally:
         loader.unload(pin_folder)
+
+
+def _can_serve_packets() -> Probe:
+    return Probe("packet_path", ok=True, detail="its programs can be loaded", required=False)
+
+
+def _cannot_serve_packets() -> Probe:
+    detail = "its programs cannot be loaded: clients outside this node are not served"
+    return Probe(
+        "packet_path", ok=False, detail=detail, remedy="the log line has the verifier's reason", required=False
+    )
+
+
+def _probe_devices(pin_folder: Path) -> Probe:
+    """Whether clients outside this node are served, and at which devices."""
+    devices = loader.pinned_devices(pin_folder)
+    if devices:
+        return Probe("packet_path", ok=True, detail=f"on {', '.join(sorted(devices))}", required=False)
+    if devices is None:
+        detail, remedy = "its programs are not loaded", "set packetPath; if it is set, the agent's log says why"
+    else:
+        detail, remedy = "its programs are on no device", "start the agent, or name devices with --devices"
+    detail += ": clients outside this node are not served"
+    return Probe("packet_path", ok=False, detail=detail, remedy=remedy, required=False)
 
 
 def _probe_hooks(pin_folder: Path, cgroup: Path) -> Iterator[Probe]:

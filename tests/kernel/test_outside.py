@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -104,6 +105,7 @@ def attached(host: Namespace, device: str) -> set[str]:
     return {hook.value for hook in found}
 
 
+CHECK = ("check", "--json")
 BOTH = {"ingress", "egress"}
 
 
@@ -117,8 +119,10 @@ def test_clients_outside_are_served_by_every_frontend(agent: AgentProcess, clien
 
 
 def test_devices_to_others_run_the_programs_and_pods_do_not(agent: AgentProcess, node_namespace: Namespace) -> None:
-    """Where the node's address is; not on the pod's device."""
+    """Where the node's address is; not on the pod's device. `check` says so."""
     agent.start()
+    findings = {finding["name"]: finding for finding in json.loads(agent.run(*CHECK, f"--bpffs={agent.bpffs}").stdout)}
+    assert findings["packet_path"]["detail"] == "on uplink"
     assert attached(node_namespace, "uplink") == BOTH
     with node_namespace.entered():
         pods = [name for _, name in socket.if_nameindex() if name.startswith("pod")]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from kubeproxy_ebpf import map_schema
-from kubeproxy_ebpf.cli.explanation import EndpointRow, Explanation, Names, explain
+from kubeproxy_ebpf.cli.explanation import EndpointRow, Explanation, Names, explain, hooks
 from kubeproxy_ebpf.cli.trace import row_of
 from kubeproxy_ebpf.cli.trace_target import parse_client, parse_target
 from kubeproxy_ebpf.datapath.trace import Answer, Trace
@@ -14,7 +14,7 @@ from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 from kubeproxy_ebpf.map_schema import BackendEntry, Set
 from kubeproxy_ebpf.model.address import Family, parse_address
 from kubeproxy_ebpf.model.objects import ObjectName, Protocol
-from kubeproxy_ebpf.plan.service_plan import FrontendKey, FrontendKind, ServicePortKey, SetRule, Verdict
+from kubeproxy_ebpf.plan.service_plan import FrontendKey, FrontendKind, ServicePortKey, SetRule, Source, Verdict
 from kubeproxy_ebpf.testing import FakeMapStore
 
 WEB = ServicePortKey(ObjectName("shop", "web"), "http", Protocol.TCP, Family.IPV4)
@@ -156,8 +156,16 @@ def test_source_ranges_need_a_source(names: Names, source: str, verdict: str) ->
     ],
 )
 def test_hooks(names: Names, source: str, to: str, hooks: tuple[str, ...]) -> None:
-    """Sockets of this node are seen, but for SCTP; nothing else is yet."""
+    """Sockets of this node are seen, but for SCTP; nothing else is without the packet programs."""
     assert explained(names, PICKED, source=source, to=to).hooks == hooks
+
+
+@pytest.mark.parametrize(("protocol", "expected"), [("TCP", ("forward_ingress",)), ("SCTP", ())])
+def test_packets_are_met_by_a_hook_of_their_own(protocol: str, expected: tuple[str, ...]) -> None:
+    """Those from outside, if the programs for them are loaded; sockets' stay what they are."""
+    key = FrontendKey(parse_address("10.96.0.10"), 80, Protocol[protocol])
+    assert hooks(key, Source.OUTSIDE, has_packet_path=True) == expected
+    assert "forward_ingress" not in hooks(key, Source.POD, has_packet_path=True)
 
 
 def test_an_id_without_a_name(names: Names) -> None:
@@ -176,6 +184,6 @@ def test_cells(names: Names) -> None:
     )
     both = tuple(row._replace(masquerade=True) for row in said.endpoints)
     assert row_of(said._replace(endpoints=both, affinity_endpoint=""))[7:9] == ("600 s", "yes")
-    assert row_of(explained(names, NOTHING, source="outside"))[6:] == ("", "", "", "none yet")
+    assert row_of(explained(names, NOTHING, source="outside"))[6:] == ("", "", "", "none")
     many = said._replace(endpoints=said.endpoints[1:] * 50)
     assert row_of(many)[6:9:2] == (", ".join(["10.244.0.2:8080"] * 8) + " and 42 more", "no")
