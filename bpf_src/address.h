@@ -41,9 +41,15 @@ static __always_inline void address_set_halves(struct address *address, __u64 fi
 	((__u64 *)address)[1] = second;
 }
 
+/* 0: they are the same. One question for the processor, and for the verifier, who follows both answers to each. */
+static __always_inline __u64 address_difference(const struct address *a, const struct address *b)
+{
+	return (address_half(a, 0) ^ address_half(b, 0)) | (address_half(a, 1) ^ address_half(b, 1));
+}
+
 static __always_inline bool address_equal(const struct address *a, const struct address *b)
 {
-	return address_half(a, 1) == address_half(b, 1) && address_half(a, 0) == address_half(b, 0);
+	return !address_difference(a, b);
 }
 
 static __always_inline bool address_is_ipv4(const struct address *address)

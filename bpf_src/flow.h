@@ -177,6 +177,14 @@ static __always_inline struct flow *flow_read(const struct packet *packet, struc
 	return standing ? standing : flow;
 }
 
+/* 0: both make the same of a packet. */
+static __always_inline __u64 rewrite_difference(const struct flow *one, const struct flow *other)
+{
+	return address_difference(&one->source, &other->source) |
+	       address_difference(&one->destination, &other->destination) | (one->source_port ^ other->source_port) |
+	       (one->destination_port ^ other->destination_port);
+}
+
 /* Whether replies under a key would be taken for another connection's; one that has ended makes room. */
 static __always_inline bool reply_key_is_free(const struct flow_key *key, const struct flow *reply)
 {
@@ -185,8 +193,7 @@ static __always_inline bool reply_key_is_free(const struct flow_key *key, const 
 
 	if (!other)
 		return true;
-	if (address_equal(&other->source, &reply->source) && address_equal(&other->destination, &reply->destination) &&
-	    other->source_port == reply->source_port && other->destination_port == reply->destination_port)
+	if (!rewrite_difference(other, reply))
 		return true;
 	if (!(other->state & (FLOW_FIN | FLOW_RST | FLOW_SWEPT)))
 		return false;

@@ -92,6 +92,9 @@ static __always_inline bool known_flow_apply(struct __sk_buff *skb, const struct
 	return true;
 }
 
+/* Not an action of the kernel's: ICMP is left to a function of its own, as both need much of the stack. */
+enum { ACTION_ICMP = 100 };
+
 /*
  * Reads a packet, and deals with those that are no connection's own.  Returns whether there is more to do; what became
  * of it is in `action` if not.
@@ -103,24 +106,29 @@ static __always_inline bool packet_read(struct __sk_buff *skb, __u32 network, __
 	if (!network_read(skb, network, hook, packet))
 		return false;
 	if (is_icmp(packet)) {
-		if (icmp_error_translate(skb, packet))
-			*action = TC_ACT_SHOT;
+		*action = ACTION_ICMP;
 		return false;
 	}
 	return transport_read(skb, packet) && !known_flow_apply(skb, packet, action);
 }
 
-static __always_inline int ingress_forward(struct __sk_buff *skb, __u32 network)
+/*
+ * What comes in, and what leaves.  Global, so that they are verified once for devices with and without an Ethernet
+ * header: `network` is where the IP header begins.
+ */
+GLOBAL int ingress_forward(struct __sk_buff *skb, __u32 network)
 {
 	struct packet ALIGNED packet;
 	int action;
 
+	if (network > ETHERNET_HEADER_SIZE)
+		return TC_ACT_UNSPEC;
 	if (!packet_read(skb, network, FLOW_INGRESS, &packet, &action))
 		return action;
 	return packet_opens(&packet) ? packet_judge(skb, &packet) : TC_ACT_UNSPEC;
 }
 
-static __always_inline int egress_forward(struct __sk_buff *skb, __u32 network)
+GLOBAL int egress_forward(struct __sk_buff *skb, __u32 network)
 {
 	bool is_masqueraded = skb->mark & masquerade_mark;
 	struct packet ALIGNED packet;
@@ -128,6 +136,8 @@ static __always_inline int egress_forward(struct __sk_buff *skb, __u32 network)
 	int action;
 	__u8 reason;
 
+	if (network > ETHERNET_HEADER_SIZE)
+		return TC_ACT_UNSPEC;
 	if (is_masqueraded)
 		skb->mark &= ~masquerade_mark;
 	if (!packet_read(skb, network, FLOW_EGRESS, &packet, &action))
@@ -138,16 +148,38 @@ static __always_inline int egress_forward(struct __sk_buff *skb, __u32 network)
 	return reason == REASON_NONE ? flow_carry_out(skb, &packet, &flow) : packet_refuse(skb, &packet, 0, reason);
 }
 
+static __always_inline int packet_forward(struct __sk_buff *skb, __u32 network, __u8 hook)
+{
+	int action = hook == FLOW_INGRESS ? ingress_forward(skb, network) : egress_forward(skb, network);
+
+	if (action != ACTION_ICMP)
+		return action;
+	return icmp_error_translate(skb, network, hook) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
 SEC("tc")
 int forward_ingress(struct __sk_buff *skb)
 {
-	return ingress_forward(skb, ETHERNET_HEADER_SIZE);
+	return packet_forward(skb, ETHERNET_HEADER_SIZE, FLOW_INGRESS);
 }
 
 SEC("tc")
 int forward_egress(struct __sk_buff *skb)
 {
-	return egress_forward(skb, ETHERNET_HEADER_SIZE);
+	return packet_forward(skb, ETHERNET_HEADER_SIZE, FLOW_EGRESS);
+}
+
+/* On devices whose packets begin with IP's header: tunnels, WireGuard. */
+SEC("tc")
+int forward_ingress_ip(struct __sk_buff *skb)
+{
+	return packet_forward(skb, 0, FLOW_INGRESS);
+}
+
+SEC("tc")
+int forward_egress_ip(struct __sk_buff *skb)
+{
+	return packet_forward(skb, 0, FLOW_EGRESS);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

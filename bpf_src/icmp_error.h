@@ -113,28 +113,33 @@ static __noinline int quotation_rewrite(struct __sk_buff *skb, const struct pack
 	return bpf_l4_csum_replace(skb, error_checksum, 0, ports, 0);
 }
 
-/* Translates an error. Returns 0, or less if the packet cannot be changed; what is about no flow stays as it is. */
-static __always_inline int icmp_error_translate(struct __sk_buff *skb, const struct packet *error)
+/*
+ * Translates an error in a packet whose IP header begins at a place.  Returns 0, or less if the packet cannot be
+ * changed; what is about no flow stays as it is.
+ */
+GLOBAL int icmp_error_translate(struct __sk_buff *skb, __u32 network, __u32 hook)
 {
-	__u32 checksum = error->transport + ICMP_CHECKSUM_PLACE;
 	struct endpoints ALIGNED old, ALIGNED new;
-	struct packet ALIGNED quoted;
+	struct packet ALIGNED error, ALIGNED quoted;
 	struct flow ALIGNED flow;
 	__s64 difference;
+	__u32 checksum;
 
-	if (!quotation_read(skb, error, &quoted) || !quoted_flow_read(&quoted, &flow))
+	if (network > ETHERNET_HEADER_SIZE || !network_read(skb, network, hook, &error) || !is_icmp(&error) ||
+	    !quotation_read(skb, &error, &quoted) || !quoted_flow_read(&quoted, &flow))
 		return 0;
+	checksum = error.transport + ICMP_CHECKSUM_PLACE;
 	if (quotation_rewrite(skb, &quoted, checksum, &flow))
 		return -1;
-	old.source = new.source = error->tuple.source;
-	old.destination = error->tuple.destination;
+	old.source = new.source = error.tuple.source;
+	old.destination = error.tuple.destination;
 	new.destination = flow.destination;
-	if (address_equal(&error->tuple.source, &quoted.tuple.destination))
+	if (address_equal(&error.tuple.source, &quoted.tuple.destination))
 		new.source = flow.source;
 	difference = bpf_csum_diff((void *)&old, sizeof(old), (void *)&new, sizeof(new), 0);
-	if (error->ipv6 && bpf_l4_csum_replace(skb, checksum, 0, difference, BPF_F_PSEUDO_HDR))
+	if (error.ipv6 && bpf_l4_csum_replace(skb, checksum, 0, difference, BPF_F_PSEUDO_HDR))
 		return -1;
-	return addresses_store(skb, error, &new, difference);
+	return addresses_store(skb, &error, &new, difference);
 }
 
 #endif

@@ -35,7 +35,7 @@ class Attachments(Protocol):
         """Return the indices of the devices that the programs were attached to."""
         ...
 
-    def is_attached(self, index: int) -> bool:
+    def is_attached(self, index: int, device: Device) -> bool:
         """Whether a device runs the programs, as the kernel says."""
         ...
 
@@ -68,9 +68,9 @@ class DeviceKeeper:
 
     def check(self) -> None:
         """Attach again where somebody else took the programs away, and where it failed before."""
-        for index in list(self._kept):
-            if not self._attachments.is_attached(index):
-                device = self._kept.pop(index)
+        for index, device in list(self._kept.items()):
+            if not self._attachments.is_attached(index, device):
+                del self._kept[index]
                 _log.warning(
                     "packet_programs_missing", device=device.name, index=index, reason="somebody detached them"
                 )

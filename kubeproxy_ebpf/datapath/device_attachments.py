@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from kubeproxy_ebpf.datapath import device_hooks
@@ -23,8 +22,14 @@ from kubeproxy_ebpf.datapath.netlink import RouteSocket
 from kubeproxy_ebpf.map_schema import pack_device, pack_device_key
 from kubeproxy_ebpf.plan.devices import Device
 
-HOOK_PROGRAMS = {DeviceHook.INGRESS: "forward_ingress", DeviceHook.EGRESS: "forward_egress"}
-"""What the program of a hook is called in the object file and where it is pinned."""
+
+def program_name(hook: DeviceHook, *, has_ethernet: bool) -> str:
+    """Return what the program for a hook is called, in the object file and where it is pinned."""
+    return f"forward_{hook.value}" if has_ethernet else f"forward_{hook.value}_ip"
+
+
+PROGRAMS = frozenset(program_name(hook, has_ethernet=layer) for hook in DeviceHook for layer in (True, False))
+"""The programs for devices: for those whose packets have an Ethernet header, and for the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,10 @@ class Place:
 class DeviceAttachments:
     """Attaches and detaches the programs of a state that is in use. Only the holder of its lock does."""
 
-    def __init__(self, folder: Path, programs: Mapping[DeviceHook, int], addresses: int) -> None:
+    def __init__(self, folder: Path, programs: Mapping[str, int], addresses: int) -> None:
         """Find out what is attached. ``folder``: where links are pinned.
 
-        The descriptors of the programs, and of the map of devices' ``addresses``, stay the caller's.
+        The descriptors of :data:`PROGRAMS`, by name, and of the map of devices' ``addresses``, stay the caller's.
 
         Raises:
             KernelError: a link cannot be opened.
@@ -64,7 +69,7 @@ class DeviceAttachments:
         self._resources = ExitStack()
         try:
             self._kernel = self._resources.enter_context(closing(RouteSocket()))
-            self._program_ids = {hook: syscalls.program_info(fd).id for hook, fd in programs.items()}
+            self._program_ids = {name: syscalls.program_info(fd).id for name, fd in programs.items()}
             paths = sorted(folder.iterdir())
             self._links = {Place.of_file(path.name): syscalls.open_pinned(str(path)) for path in paths}
             self._filters = set(our_filters(self._kernel))
@@ -83,9 +88,11 @@ class DeviceAttachments:
         """Return the indices of the devices that the programs were attached to."""
         return {place.index for place in (*self._links, *self._filters)}
 
-    def is_attached(self, index: int) -> bool:
+    def is_attached(self, index: int, device: Device) -> bool:
         """Whether a device runs both programs, as the kernel says."""
-        return all(self._is_in_place(Place(index, hook)) for hook in DeviceHook)
+        return all(
+            self._runs(Place(index, hook), program_name(hook, has_ethernet=device.has_ethernet)) for hook in DeviceHook
+        )
 
     def attach(self, index: int, device: Device) -> None:
         """Have a device run both programs, wherever it does not yet, under its addresses.
@@ -95,22 +102,10 @@ class DeviceAttachments:
         """
         sources = pack_device(device.source_ipv4, device.source_ipv6)
         syscalls.map_update(self._addresses, pack_device_key(index), sources)
-        for hook, program in self._programs.items():
-            place = Place(index, hook)
-            if self._is_in_place(place):
-                continue
-            self._detach(place)
-            link = device_hooks.attach_link(index, hook, program)
-            if link is None:
-                device_hooks.attach_filter(self._kernel, index, hook, program)
-                self._filters.add(place)
-                continue
-            try:
-                syscalls.pin(link, str(self._folder / place.file_name))
-            except KernelError:
-                os.close(link)  # and with its last descriptor the link goes
-                raise
-            self._links[place] = link
+        for hook in DeviceHook:
+            name = program_name(hook, has_ethernet=device.has_ethernet)
+            if not self._runs(Place(index, hook), name):
+                self._attach(Place(index, hook), self._programs[name])
 
     def detach(self, index: int) -> None:
         """Have a device run neither; one that is gone is forgotten.
@@ -122,6 +117,20 @@ class DeviceAttachments:
             self._detach(Place(index, hook))
         with suppress(FileNotFoundError):
             syscalls.map_delete(self._addresses, pack_device_key(index))
+
+    def _attach(self, place: Place, program: int) -> None:
+        self._detach(place)
+        link = device_hooks.attach_link(place.index, place.hook, program)
+        if link is None:
+            device_hooks.attach_filter(self._kernel, place.index, place.hook, program)
+            self._filters.add(place)
+            return
+        try:
+            syscalls.pin(link, str(self._folder / place.file_name))
+        except KernelError:
+            os.close(link)  # and with its last descriptor the link goes
+            raise
+        self._links[place] = link
 
     def _detach(self, place: Place) -> None:
         link = self._links.pop(place, None)
@@ -135,14 +144,15 @@ class DeviceAttachments:
             device_hooks.detach_filter(self._kernel, place.index, place.hook)
             self._filters.discard(place)
 
-    def _is_in_place(self, place: Place) -> bool:
+    def _runs(self, place: Place, name: str) -> bool:
         link = self._links.get(place)
         if link is not None:
-            return syscalls.link_info(link).interface == place.index
+            info = syscalls.link_info(link)
+            return info.interface == place.index and info.program_id == self._program_ids[name]
         if place not in self._filters:
             return False
         found = device_hooks.find_filter(self._kernel, place.index, place.hook)
-        return found is not None and found.program_id == self._program_ids[place.hook]
+        return found is not None and found.program_id == self._program_ids[name]
 
 
 def our_filters(kernel: RouteSocket) -> Iterator[Place]:
@@ -166,34 +176,51 @@ def attached_devices(links: Iterable[int]) -> frozenset[str]:
     return frozenset(name for index, name in socket.if_nameindex() if index in indices)
 
 
-def replace_programs(
-    links: Mapping[str, int],
-    old: Mapping[DeviceHook, int],
-    new: Mapping[DeviceHook, int],
-    on_failure: Callable[[Callable[[], object]], object],
-) -> list[str]:
-    """Have every device that runs the old programs run new ones; there is no moment without.
+class ProgramReplacement:
+    """Has every device that runs old programs run new ones of the same names; there is no moment without."""
 
-    ``links``: descriptors by their file names. ``on_failure`` takes what undoes each step. Returns the names of the
-    links that are at a device still.
+    def __init__(self, old: Mapping[str, int], new: Mapping[str, int], undo: Callable[..., object]) -> None:
+        """Take descriptors by name, which stay the caller's. ``undo`` is called with what undoes each step."""
+        self._old = old
+        self._new = new
+        self._names = {syscalls.program_info(fd).id: name for name, fd in old.items() if name in PROGRAMS}
+        self._undo = undo
 
-    Raises:
-        OSError: the kernel refuses.
-    """
-    alive = []
-    for name, link in links.items():
-        hook = Place.of_file(name).hook
-        if not syscalls.link_info(link).interface:
-            continue  # its device is gone
-        on_failure(partial(syscalls.link_update, link, old[hook]))
-        syscalls.link_update(link, new[hook])
-        alive.append(name)
-    with closing(RouteSocket()) as kernel:
-        for place in our_filters(kernel):
-            if place.hook in old:
-                on_failure(partial(_put_back, place, old[place.hook]))
-            device_hooks.attach_filter(kernel, place.index, place.hook, new[place.hook])
-    return alive
+    def links(self, links: Mapping[str, int]) -> list[str]:
+        """Update links, given as descriptors by their file names; return the names of those at a device still.
+
+        Raises:
+            KernelError: the kernel refuses.
+        """
+        alive = []
+        for file_name, link in links.items():
+            info = syscalls.link_info(link)
+            if not info.interface:
+                continue  # its device is gone
+            name = self._name(info.program_id, Place.of_file(file_name).hook)
+            if name in self._old:
+                self._undo(syscalls.link_update, link, self._old[name])
+            syscalls.link_update(link, self._new[name])
+            alive.append(file_name)
+        return alive
+
+    def filters(self) -> None:
+        """Replace the filters in this network namespace.
+
+        Raises:
+            OSError: the kernel refuses.
+        """
+        with closing(RouteSocket()) as kernel:
+            for place in our_filters(kernel):
+                found = device_hooks.find_filter(kernel, place.index, place.hook)
+                name = self._name(found.program_id if found else 0, place.hook)
+                if name in self._old:
+                    self._undo(_put_back, place, self._old[name])
+                device_hooks.attach_filter(kernel, place.index, place.hook, self._new[name])
+
+    def _name(self, program_id: int, hook: DeviceHook) -> str:
+        """Return which program it is; one that a load which was killed left there is put right by the agent."""
+        return self._names.get(program_id, program_name(hook, has_ethernet=True))
 
 
 def _put_back(place: Place, program: int) -> None:

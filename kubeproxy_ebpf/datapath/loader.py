@@ -21,8 +21,7 @@ import structlog
 from kubeproxy_ebpf.datapath import memlock
 from kubeproxy_ebpf.datapath.attach import HookState, inspect
 from kubeproxy_ebpf.datapath.cgroups import open_cgroup
-from kubeproxy_ebpf.datapath.device_attachments import HOOK_PROGRAMS, attached_devices, remove_filters
-from kubeproxy_ebpf.datapath.device_hooks import DeviceHook
+from kubeproxy_ebpf.datapath.device_attachments import PROGRAMS, attached_devices, remove_filters
 from kubeproxy_ebpf.datapath.errors import DatapathError
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject, LoadError
 from kubeproxy_ebpf.datapath.loading import Loading
@@ -175,7 +174,7 @@ def pinned_devices(pin_folder: Path) -> frozenset[str] | None:
         OSError: the kernel does not say.
     """
     pins = PinFolder(pin_folder)
-    if not pins.has_program(HOOK_PROGRAMS[DeviceHook.INGRESS]):
+    if not any(map(pins.has_program, PROGRAMS)):
         return None
     links = pins.open_device_links()
     try:

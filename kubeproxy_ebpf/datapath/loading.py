@@ -12,7 +12,7 @@ import structlog
 
 from kubeproxy_ebpf.datapath import packet_path, resize
 from kubeproxy_ebpf.datapath.attach import Attachment, hook_name
-from kubeproxy_ebpf.datapath.device_attachments import HOOK_PROGRAMS, replace_programs
+from kubeproxy_ebpf.datapath.device_attachments import PROGRAMS, ProgramReplacement
 from kubeproxy_ebpf.datapath.errors import MixedVersionsError, NotLoadedError
 from kubeproxy_ebpf.datapath.grace_period import GracePeriod
 from kubeproxy_ebpf.datapath.jiffies import JiffiesRate
@@ -168,7 +168,7 @@ class Loading:
         self._stage_sockets(Attachment(cgroup, links, programs))
         if self._packet_programs:
             self._stage_packets(programs)
-        self.drops_packets = not self._packet_programs and any(name in programs for name in HOOK_PROGRAMS.values())
+        self.drops_packets = not self._packet_programs and not PROGRAMS.isdisjoint(programs)
 
     def _stage_sockets(self, attachment: Attachment) -> None:
         self._finally.callback(attachment.close)
@@ -186,14 +186,10 @@ class Loading:
             self._pins.stage("programs", name, fd)
         links = self._pins.open_device_links()
         self._finally.callback(close_all, links.values())
-        alive = replace_programs(
-            links,
-            {hook: old[name] for hook, name in HOOK_PROGRAMS.items() if name in old},
-            {hook: new[name] for hook, name in HOOK_PROGRAMS.items()},
-            self._on_failure.callback,
-        )
-        for name in alive:
+        replacement = ProgramReplacement(old, new, self._on_failure.callback)
+        for name in replacement.links(links):
             self._pins.stage(DEVICE_LINKS, name, links[name])
+        replacement.filters()
 
     def copy_latecomers(self) -> None:
         """Once the programs use the larger maps: bring over what they still wrote to the smaller ones."""

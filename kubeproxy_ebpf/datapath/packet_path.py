@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from kubeproxy_ebpf.datapath.device_attachments import HOOK_PROGRAMS, DeviceAttachments
+from kubeproxy_ebpf.datapath.device_attachments import DeviceAttachments
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 
 FLOWS, DEVICES = "flows", "devices"
@@ -39,8 +39,7 @@ class PacketPath:
         Raises:
             OSError: the kernel does not say what is attached.
         """
-        programs = {hook: self._programs[name] for hook, name in HOOK_PROGRAMS.items()}
-        attachments = DeviceAttachments(self._device_links, programs, self._maps[DEVICES])
+        attachments = DeviceAttachments(self._device_links, self._programs, self._maps[DEVICES])
         self._resources.callback(attachments.close)
         return attachments
 

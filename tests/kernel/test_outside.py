@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import select
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Self
 
 import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.packet import Packet
 
 from kubeproxy_ebpf.datapath.device_attachments import our_filters
 from kubeproxy_ebpf.datapath.device_hooks import DeviceHook, detach_filter
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.kernel_types import DeviceAttachType
 from kubeproxy_ebpf.datapath.netlink import RouteSocket
-from tests.kernel.agent_process import AgentProcess, Manifests, endpoint_slice, node, service, wait_until
+from tests.kernel.agent_process import PATIENCE, AgentProcess, Manifests, endpoint_slice, node, service, wait_until
 from tests.kernel.clients import outcome, stream_without_end
 from tests.kernel.namespaces import Namespace
 from tests.kernel.processes import run_in
@@ -81,6 +87,33 @@ def agent(
     yield process
     process.kill()
     sys.stdout.write(process.log.read_text() if process.log.exists() else "no log")
+
+
+class Tunnel:
+    """The other end of a device whose packets have no Ethernet header, in the namespace that it is made in."""
+
+    def __init__(self, name: str) -> None:
+        """Create it (linux/if_tun.h: TUNSETIFF, IFF_TUN, IFF_NO_PI)."""
+        self._descriptor = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(self._descriptor, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x0001 | 0x1000))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def write(self, packet: bytes) -> None:
+        """Send a packet to the node."""
+        os.write(self._descriptor, packet)
+
+    def read_from(self, source: str) -> Packet:
+        """Return the next packet of the node's with this source."""
+        while True:
+            assert select.select([self._descriptor], [], [], PATIENCE)[0], "nothing came"
+            data = os.read(self._descriptor, 65536)
+            if data[0] >> 4 == 4 and IP(data).src == source:
+                return IP(data)
 
 
 def ask(client: Namespace, address: str = NODE, port: int = NODE_PORT) -> str:
@@ -204,6 +237,23 @@ def test_without_the_packet_path_a_restart_removes_it(
     assert eventually(lambda: attached(node_namespace, "uplink") == set())
     assert ask(client) == REFUSED
     assert run_in(node_namespace, scratch_cgroup, outcome, CLUSTER_IP, 80) == "server"
+
+
+def test_devices_without_ethernet_are_served(agent: AgentProcess, node_namespace: Namespace) -> None:
+    """A tunnel whose other end is played: the answer to an opening comes back from the frontend that was asked."""
+    with node_namespace.entered(), Tunnel("tunnel0") as tunnel:
+        node_namespace.ip(
+            "link set tunnel0 up",
+            f"address add {SECOND_NODE}/32 dev tunnel0",
+            f"route add {SECOND_CLIENT} dev tunnel0",
+            "route add 203.0.113.0/24 dev tunnel0",
+        )
+        agent.start()
+        assert attached(node_namespace, "tunnel0") == BOTH
+        tunnel.write(bytes(IP(src=SECOND_CLIENT, dst=CLUSTER_IP) / TCP(sport=40000, dport=80, flags="S", seq=7)))
+        answer = tunnel.read_from(CLUSTER_IP)
+        assert (answer[TCP].sport, answer[TCP].dport, str(answer[TCP].flags)) == (80, 40000, "SA")
+        assert answer[TCP].ack == 8
 
 
 def test_named_devices_alone_are_attached(

@@ -30,9 +30,9 @@ class Kernel:
         """Return where programs were attached."""
         return set(self.attached)
 
-    def is_attached(self, index: int) -> bool:
+    def is_attached(self, index: int, device: Device) -> bool:
         """Whether they are there."""
-        return index in self.attached
+        return self.attached.get(index) == device
 
     def attach(self, index: int, device: Device) -> None:
         """Attach, or refuse."""
