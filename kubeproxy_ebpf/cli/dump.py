@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,9 +13,11 @@ import typer
 from kubeproxy_ebpf.cli.flags import Load, configured
 from kubeproxy_ebpf.cli.output import JsonFlag, print_json, print_line, print_table
 from kubeproxy_ebpf.config.keys import BPFFS
+from kubeproxy_ebpf.model.address import Address, parse_address
 
 if TYPE_CHECKING:
     from kubeproxy_ebpf.cli.inventory import Inventory
+    from kubeproxy_ebpf.datapath.map_store import KernelMapStore
 
 _MOST_SHOWN = 8
 """Members of a list in a table; JSON has all of them."""
@@ -29,6 +31,7 @@ class What(enum.Enum):
     BACKENDS = "backends"
     SETS = "sets"
     AFFINITY = "affinity"
+    FLOWS = "flows"
     COUNTERS = "counters"
 
 
@@ -39,6 +42,7 @@ def dump(
     *,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Only Services of this namespace.")] = "",
     name: Annotated[str, typer.Option("--name", help="Only Services of this name.")] = "",
+    address: Annotated[str, typer.Option("--address", help="Only flows of this client, frontend or endpoint.")] = "",
     json: JsonFlag = False,
 ) -> None:
     """Print what the kernel's maps hold."""
@@ -47,8 +51,9 @@ def dump(
     from kubeproxy_ebpf.datapath import loader  # noqa: PLC0415 - only some verbs need the kernel binding
 
     log_warnings_only()
+    only = _address(address)
     with loader.open_pinned(load().configuration.pin_folder) as maps:
-        tables = _tables(Inventory(maps, Filter(namespace, name)), what)
+        tables = _tables(maps, Inventory(maps, Filter(namespace, name)), what, only)
     if json:
         print_json(_as_json(tables))
         return
@@ -58,21 +63,37 @@ def dump(
         _print_rows(rows)
 
 
-def _tables(inventory: Inventory, what: What) -> dict[str, Sequence[Any]]:
+def _address(text: str) -> Address | None:
+    if not text:
+        return None
+    try:
+        return parse_address(text)
+    except ValueError:
+        msg = f"{text!r} is not an IP address; write e.g. 203.0.113.5 or 2001:db8::5"
+        raise typer.BadParameter(msg, param_hint="--address") from None
+
+
+def _flows(maps: KernelMapStore, inventory: Inventory, address: Address | None) -> Sequence[Any]:
+    """Return the connections that packets make; none without the packet programs."""
+    from kubeproxy_ebpf.cli.flow_rows import flow_rows  # noqa: PLC0415 - only this table needs it
+
+    return flow_rows(maps, inventory.names_of, address) if "flows" in maps.map_names() else []
+
+
+def _tables(
+    maps: KernelMapStore, inventory: Inventory, what: What, address: Address | None
+) -> dict[str, Sequence[Any]]:
     """Return the rows asked for, by the name of their table."""
-    match what:
-        case What.SERVICES:
-            return {"services": inventory.services()}
-        case What.FRONTENDS:
-            return {"frontends": inventory.frontends()}
-        case What.BACKENDS:
-            return {"backends": inventory.backends()}
-        case What.SETS:
-            return {"sets": inventory.sets()}
-        case What.AFFINITY:
-            return {"affinity": inventory.affinity(time.clock_gettime_ns(time.CLOCK_BOOTTIME))}
-        case What.COUNTERS:
-            return {"services": inventory.counters(), "reasons": inventory.reasons()}
+    makers: dict[What, Callable[[], dict[str, Sequence[Any]]]] = {
+        What.SERVICES: lambda: {"services": inventory.services()},
+        What.FRONTENDS: lambda: {"frontends": inventory.frontends()},
+        What.BACKENDS: lambda: {"backends": inventory.backends()},
+        What.SETS: lambda: {"sets": inventory.sets()},
+        What.AFFINITY: lambda: {"affinity": inventory.affinity(time.clock_gettime_ns(time.CLOCK_BOOTTIME))},
+        What.FLOWS: lambda: {"flows": _flows(maps, inventory, address)},
+        What.COUNTERS: lambda: {"services": inventory.counters(), "reasons": inventory.reasons()},
+    }
+    return makers[what]()
 
 
 def _as_json(tables: dict[str, Sequence[Any]]) -> object:

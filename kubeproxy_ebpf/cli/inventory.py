@@ -155,6 +155,11 @@ class Inventory:
         self._backends: Mapping[int, BackendEntry] = dict(self._found.backends)
         self._shows_everything = wanted == Filter()
 
+    def names_of(self, service: int) -> tuple[str, str, str, str] | None:
+        """Return namespace, name, port and protocol of a service id; None: not asked for, or not there any more."""
+        port = self._by_id.get(service)
+        return _names(port) if port else None
+
     def services(self) -> list[ServicePortRow]:
         """Return the service ports."""
         return [

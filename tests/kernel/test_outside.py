@@ -178,6 +178,34 @@ def test_a_connection_outlives_agents(agent: AgentProcess, client: Namespace, ba
     assert stream.next()
 
 
+def test_connections_are_listed(agent: AgentProcess, client: Namespace, background: Starter) -> None:
+    """While one stands; by address; without an agent, too."""
+    agent.start()
+    stream = background(client, None, stream_without_end, NODE, NODE_PORT)
+    assert stream.ready
+    agent.kill()
+
+    def flows(*arguments: str) -> list[dict[str, str]]:
+        shown = agent.run("dump", "flows", "--json", f"--bpffs={agent.bpffs}", *arguments)
+        assert shown.returncode == 0, shown.stderr
+        rows: list[dict[str, str]] = json.loads(shown.stdout)
+        return rows
+
+    (row,) = flows()
+    assert row.pop("client") == row.pop("source")
+    assert row == {
+        "namespace": "default",
+        "name": "web",
+        "port": "tcp",
+        "protocol": "TCP/IPv4",
+        "frontend": f"{NODE}:{NODE_PORT}",
+        "endpoint": f"{POD}:8080",
+        "state": "established",
+    }
+    for address, count in ((CLIENT, 1), (NODE, 1), (POD, 1), (SECOND_NODE, 0)):
+        assert len(flows(f"--address={address}")) == count
+
+
 def test_a_device_that_comes_is_attached_and_one_that_goes_is_forgotten(
     agent: AgentProcess, client: Namespace, node_namespace: Namespace, make_namespace: Callable[..., Namespace]
 ) -> None:
