@@ -67,6 +67,11 @@ class Flow:
     text: str
     """The flow as the table writes it."""
 
+    @property
+    def packets(self) -> bool:
+        """Whether the packet programs carry it out: it comes from outside, by a protocol that they know."""
+        return self.source is Source.OUTSIDE and self.destination.protocol is not Protocol.SCTP
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:

@@ -16,7 +16,7 @@ from tests.behaviour import Flow
 from tests.kernel.case_world import World
 
 COUNTERS = ("service_counters", "reason_counters")
-WRITTEN_BY_PROGRAMS = ("affinity", "peer_names", "sole_origins", "socket_origins_overflow")
+WRITTEN_BY_PROGRAMS = ("affinity", "peer_names", "sole_origins", "socket_origins_overflow", "flows", "opening_flows")
 
 
 def trace_flow(world: World, flow: Flow) -> Explanation:
@@ -67,5 +67,5 @@ def contents(store: KernelMapStore) -> dict[str, object]:
         held[name] = dict(store.entries_of(name))
     for name in COUNTERS:
         held[name] = dict(store.counters(name))
-    assert store.map_names() - held.keys() == {"socket_origins", "events"}
+    assert store.map_names() - held.keys() == {"socket_origins", "events", "devices"}
     return held

@@ -36,7 +36,8 @@ LOOPBACKS = {LOCALHOST_IPV4, parse_address("::1")}
 NODE = tuple(USUAL_SOURCES[Source.NODE].values())
 POD = tuple(USUAL_SOURCES[Source.POD].values())
 SIZES = MapSizes(
-    **dict.fromkeys(("services", "slots", "backends", "origins", "affinity", "peer_names", "service_counters"), 4096)
+    **dict.fromkeys(("services", "slots", "backends", "origins", "affinity", "peer_names", "service_counters"), 4096),
+    **dict.fromkeys(("flows", "opening_flows"), 4096),
 )
 """Of maps that are made as large as they may become, or are read as a whole."""
 
@@ -46,6 +47,7 @@ class World:
     """A node with one pod, and a way out that nobody answers on: a connection stays where it was sent."""
 
     cgroup: Path
+    pin_folder: Path
     datapath: Datapath
     layout: Layout
     node: Namespace
@@ -84,14 +86,18 @@ def case_world(bpffs: Path) -> Iterator[World]:
         node, outside = names
         _uplink(node, outside)
         join(node, pod)
+        pin_folder, packets = bpffs / "pins", loader.PACKET_OBJECTS
         with (
-            loader.load(pin_folder=bpffs / "pins", cgroup=cgroup, sizes=SIZES, lock_timeout=0) as datapath,
+            loader.load(
+                pin_folder=pin_folder, cgroup=cgroup, sizes=SIZES, lock_timeout=0, packet_objects=packets
+            ) as datapath,
             closing(Tracer(datapath.store)) as tracer,
         ):
             capacities = {name: datapath.store.capacity(name) for name in (*ArrayMap, *HashMap)}
             cookie, pod_cookie = (run_in(namespace, cgroup, host_netns_cookie) for namespace in (node, pod))
             known = {"node": set(map(parse_address, NODE)), "pod": set(map(parse_address, POD))}
-            yield World(cgroup, datapath, Layout(capacities), node, pod, cookie, pod_cookie, tracer, known)
+            layout = Layout(capacities)
+            yield World(cgroup, pin_folder, datapath, layout, node, pod, cookie, pod_cookie, tracer, known)
     finally:
         subprocess.run(("umount", "--lazy", bpffs), check=True)
         for namespace in (*names, pod):

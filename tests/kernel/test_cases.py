@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of behaviour cases through traces, and through real sockets of a pod and of the node."""
+"""The table of behaviour cases through traces, through real sockets of a pod and of the node, and packet by packet."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from kubeproxy_ebpf.decode import ObjectError, decode_endpoint_slice, decode_ser
 from kubeproxy_ebpf.plan.cluster import ClusterState
 from kubeproxy_ebpf.reconciler import Reconciler
 from tests.behaviour import Case, Flow, Step, load_cases
+from tests.kernel.case_packets import judge_packets, send
 from tests.kernel.case_traces import as_traced, check_trace, contents, place_of, trace_flow
 from tests.kernel.case_world import World, case_world, check_socket, judge, reconciler_of, settings_of, sync
-from tests.kernel.connections import Outcome
+from tests.kernel.connections import Outcome, Place
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_case(case: Case, world: World) -> None:
     """Every flow gets its verdict, its endpoints and its name, and a trace has said so before.
 
-    Sockets show what they can show; a trace says all of it.
+    Sockets show what they can show, and so do packets; a trace says all of it.
     """
     cluster = ClusterState(case.settings, case.node)
     reconciler = reconciler_of(world, cluster)
@@ -36,12 +37,22 @@ def test_case(case: Case, world: World) -> None:
         _observe(cluster, step)
         sync(world, reconciler)
         for flow, said in _trace(world, reconciler, case, step):
+            if flow.packets:
+                reconciler.apply_settings(settings_of(case, world, flow))
+                met = send(world, flow)
+                assert judge_packets(flow, met) is None, (case.id, flow.text, judge_packets(flow, met), met)
+                assert met.masqueraded == elsewhere(said), (case.id, flow.text, met)
             if flow.sockets:
                 reconciler.apply_settings(settings_of(case, world, flow))
                 outcome = check_socket(world, case, flow)
                 assert judge(as_traced(flow, said), outcome) is None, (flow.text, said, outcome)
                 if flow.affinity and outcome.peers:
                     _check_affinity(world, flow, outcome)
+
+
+def elsewhere(said: Explanation) -> set[Place]:
+    """Return the endpoints on other nodes: those alone see this node's address in place of the client's."""
+    return {place_of(row.endpoint) for row in said.endpoints if not row.on_this_node}
 
 
 def _trace(world: World, reconciler: Reconciler, case: Case, step: Step) -> list[tuple[Flow, Explanation]]:

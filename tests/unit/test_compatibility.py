@@ -17,8 +17,9 @@ TESTS = Path(__file__).parents[1]
 DOCUMENT = TESTS.parent / "docs" / "compatibility.md"
 
 HEADINGS = ["behaviour", "here", "proof"]
-SAME, AT_SOCKETS, DIFFERS, PLANNED, NOT_YET = "same", "same at sockets", "differs", "planned as data", "not yet"
-STATES = (AT_SOCKETS, SAME, DIFFERS, PLANNED, NOT_YET)
+SAME, AT_SOCKETS, TCP_AND_UDP = "same", "same at sockets", "same for TCP and UDP"
+DIFFERS, PLANNED, NOT_YET = "differs", "planned as data", "not yet"
+STATES = (AT_SOCKETS, TCP_AND_UDP, SAME, DIFFERS, PLANNED, NOT_YET)
 """Longer ones before those that they begin with."""
 
 _SECTION = re.compile(r"## (?:(1\.\d+) )?(.+)")
@@ -81,8 +82,10 @@ def _problems(row: Row) -> list[str]:
         problems.append(f"claims {row.state!r} without proof")
     if row.state in {DIFFERS, PLANNED} and not row.explanation:
         problems.append(f"is {row.state!r} without saying how")
-    if row.state == AT_SOCKETS and not any(map(_shows_sockets, row.proofs)):
+    if row.state in {AT_SOCKETS, TCP_AND_UDP} and not any(map(_shows_sockets, row.proofs)):
         problems.append("no proof goes through a real socket")
+    if row.state == TCP_AND_UDP and not any(map(_shows_packets, row.proofs)):
+        problems.append("no proof comes from outside")
     if row.state == PLANNED and not any(map(_cases, row.proofs)):
         problems.append("no case shows what is planned")
     return problems
@@ -101,6 +104,12 @@ def _shows_sockets(proof: str) -> bool:
     if "::" in proof:
         return proof.startswith("kernel/")
     return any(flow.sockets for case in _cases(proof) for step in case.steps for flow in step.flows)
+
+
+def _shows_packets(proof: str) -> bool:
+    if "::" in proof:
+        return proof.startswith("kernel/packets/")
+    return any(flow.packets for case in _cases(proof) for step in case.steps for flow in step.flows)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -144,6 +153,7 @@ def test_every_section_is_there() -> None:
         ),
         ("| **x** y | same | `unit/no.py::test_no` |", "unit/no.py::test_no is not there"),
         ("| **x** y | same at sockets | `pods-of-other-nodes-are-outside` |", "no proof goes through a real socket"),
+        ("| **x** y | same for TCP and UDP | `zone-hints-without-zone-label` |", "no proof comes from outside"),
         ("| **x** y | planned as data: z | `unit/test_cases.py::test_case` |", "no case shows what is planned"),
     ],
 )
