@@ -7,6 +7,7 @@
 
 #include "counters.h"
 #include "flow.h"
+#include "fragment.h"
 #include "icmp_error.h"
 #include "judge.h"
 #include "refuse_packet.h"
@@ -92,9 +93,6 @@ static __always_inline bool known_flow_apply(struct __sk_buff *skb, const struct
 	return true;
 }
 
-/* Not an action of the kernel's: ICMP is left to a function of its own, as both need much of the stack. */
-enum { ACTION_ICMP = 100 };
-
 /*
  * Reads a packet, and deals with those that are no connection's own.  Returns whether there is more to do; what became
  * of it is in `action` if not.
@@ -112,23 +110,19 @@ static __always_inline bool packet_read(struct __sk_buff *skb, __u32 network, __
 	return transport_read(skb, packet) && !known_flow_apply(skb, packet, action);
 }
 
-/*
- * What comes in, and what leaves.  Global, so that they are verified once for devices with and without an Ethernet
- * header: `network` is where the IP header begins.
- */
-GLOBAL int ingress_forward(struct __sk_buff *skb, __u32 network)
+/* What comes in. `network` is where the IP header begins. */
+static __noinline int ingress_forward(struct __sk_buff *skb, __u32 network)
 {
 	struct packet ALIGNED packet;
 	int action;
 
-	if (network > ETHERNET_HEADER_SIZE)
-		return TC_ACT_UNSPEC;
 	if (!packet_read(skb, network, FLOW_INGRESS, &packet, &action))
 		return action;
 	return packet_opens(&packet) ? packet_judge(skb, &packet) : TC_ACT_UNSPEC;
 }
 
-GLOBAL int egress_forward(struct __sk_buff *skb, __u32 network)
+/* What leaves. */
+static __noinline int egress_forward(struct __sk_buff *skb, __u32 network)
 {
 	bool is_masqueraded = skb->mark & masquerade_mark;
 	struct packet ALIGNED packet;
@@ -136,8 +130,6 @@ GLOBAL int egress_forward(struct __sk_buff *skb, __u32 network)
 	int action;
 	__u8 reason;
 
-	if (network > ETHERNET_HEADER_SIZE)
-		return TC_ACT_UNSPEC;
 	if (is_masqueraded)
 		skb->mark &= ~masquerade_mark;
 	if (!packet_read(skb, network, FLOW_EGRESS, &packet, &action))
@@ -150,8 +142,10 @@ GLOBAL int egress_forward(struct __sk_buff *skb, __u32 network)
 
 static __always_inline int packet_forward(struct __sk_buff *skb, __u32 network, __u8 hook)
 {
-	int action = hook == FLOW_INGRESS ? ingress_forward(skb, network) : egress_forward(skb, network);
+	int action = packet_is_fragment(skb, network) ? fragment_meet(skb, network, hook) : ACTION_GO_ON;
 
+	if (action == ACTION_GO_ON)
+		action = hook == FLOW_INGRESS ? ingress_forward(skb, network) : egress_forward(skb, network);
 	if (action != ACTION_ICMP)
 		return action;
 	return icmp_error_translate(skb, network, hook) ? TC_ACT_SHOT : TC_ACT_UNSPEC;

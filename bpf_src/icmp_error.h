@@ -103,7 +103,7 @@ static __noinline int quotation_rewrite(struct __sk_buff *skb, const struct pack
 	if (checksum &&
 	    (bpf_l4_csum_replace(skb, checksum, 0, addresses, 0) || bpf_l4_csum_replace(skb, checksum, 0, ports, 0)))
 		return -1;
-	if (addresses_store(skb, quoted, &new, addresses) ||
+	if (addresses_store(skb, quoted->network, quoted->ipv6, &new, addresses) ||
 	    bpf_skb_store_bytes(skb, quoted->transport, &new_ports, sizeof(new_ports), 0))
 		return -1;
 	if (checksum)
@@ -139,7 +139,7 @@ GLOBAL int icmp_error_translate(struct __sk_buff *skb, __u32 network, __u32 hook
 	difference = bpf_csum_diff((void *)&old, sizeof(old), (void *)&new, sizeof(new), 0);
 	if (error.ipv6 && bpf_l4_csum_replace(skb, checksum, 0, difference, BPF_F_PSEUDO_HDR))
 		return -1;
-	return addresses_store(skb, &error, &new, difference);
+	return addresses_store(skb, error.network, error.ipv6, &new, difference);
 }
 
 #endif

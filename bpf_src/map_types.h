@@ -269,6 +269,21 @@ struct flow {
 	__u32 state;   /* enum flow_state */
 };
 
+/* fragments: what all fragments of a packet have in common -> what only its first one has. */
+struct fragment_key {
+	struct address source;
+	struct address destination;
+	__be32 id; /* IPv4's has two bytes, at the end */
+	__u8 protocol;
+	__u8 hook; /* enum flow_hook */
+	__u16 pad;
+};
+
+struct fragment_ports {
+	__be16 source;
+	__be16 destination;
+};
+
 /* devices: interface index -> what packets that leave by it may have as their source. */
 struct device {
 	struct address sources[2]; /* IPv4, IPv6; unspecified: none */
@@ -316,7 +331,8 @@ enum reason {
 	REASON_MISSING_ENTRY = 8,       /* a slot or backend that is not there: a bug, passed on untouched */
 	REASON_NO_FREE_PORT = 9,        /* DROP: no port is left under which answers could be told apart */
 	REASON_NO_DEVICE_ADDRESS = 10, /* DROP: the device that the route chose has no address of the packet's family */
-	REASON_COUNT = 11,
+	REASON_LOST_FRAGMENT = 11,     /* DROP: a later fragment whose first one was not seen */
+	REASON_COUNT = 12,
 };
 
 enum verdict {

@@ -17,6 +17,9 @@
 enum {
 	TC_ACT_UNSPEC = -1,
 	TC_ACT_SHOT = 2,
+	/* No actions of the kernel's: there is more to do, for functions that each need much of the stack. */
+	ACTION_GO_ON = 100,
+	ACTION_ICMP = 101,
 };
 
 /* Lets the kernel refuse a packet; where it cannot, the packet is lost. */

@@ -34,16 +34,16 @@ static __always_inline __u32 checksum_place(const struct packet *packet)
 }
 
 /* Returns 0, or less if the packet cannot be changed; then the kernel is out of memory, and the packet is lost. */
-static __always_inline int addresses_store(struct __sk_buff *skb, const struct packet *packet,
-                                           const struct endpoints *new, __s64 difference)
+static __always_inline int addresses_store(struct __sk_buff *skb, __u32 network, bool ipv6, const struct endpoints *new,
+                                           __s64 difference)
 {
 	__be32 pair[2] = {new->source.words[3], new->destination.words[3]};
 
-	if (packet->ipv6)
-		return bpf_skb_store_bytes(skb, packet->network + IPV6_ADDRESSES_PLACE, new, sizeof(*new), 0);
-	if (bpf_l3_csum_replace(skb, packet->network + IPV4_CHECKSUM_PLACE, 0, difference, 0))
+	if (ipv6)
+		return bpf_skb_store_bytes(skb, network + IPV6_ADDRESSES_PLACE, new, sizeof(*new), 0);
+	if (bpf_l3_csum_replace(skb, network + IPV4_CHECKSUM_PLACE, 0, difference, 0))
 		return -1;
-	return bpf_skb_store_bytes(skb, packet->network + IPV4_ADDRESSES_PLACE, pair, sizeof(pair), 0);
+	return bpf_skb_store_bytes(skb, network + IPV4_ADDRESSES_PLACE, pair, sizeof(pair), 0);
 }
 
 /* Rewrites a packet as its flow says. Returns as addresses_store(). No pointer into the packet is valid afterwards. */
@@ -61,7 +61,7 @@ static __noinline int packet_rewrite(struct __sk_buff *skb, const struct packet 
 
 	difference = bpf_csum_diff((void *)&old, sizeof(old), (void *)&new, sizeof(new), 0);
 	if (bpf_l4_csum_replace(skb, checksum, 0, difference, flags | BPF_F_PSEUDO_HDR) ||
-	    addresses_store(skb, packet, &new, difference))
+	    addresses_store(skb, packet->network, packet->ipv6, &new, difference))
 		return -1;
 	difference = bpf_csum_diff((void *)&old_ports, sizeof(old_ports), (void *)&new_ports, sizeof(new_ports), 0);
 	if (difference && bpf_l4_csum_replace(skb, checksum, 0, difference, flags))

@@ -30,6 +30,7 @@ _REASONS = {
     "missing_entry": "an entry that must be there is missing in the maps",
     "no_free_port": "no source port is left under which answers could be told apart",
     "no_device_address": "the device that the route chose has no address of the packet's family",
+    "lost_fragment": "a later fragment whose first one was not seen",
 }
 _MEMBERS = {
     SetRule.READY: "endpoints that are ready",

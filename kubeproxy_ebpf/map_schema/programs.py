@@ -21,6 +21,7 @@ REASONS: Final = (
     "missing_entry",
     "no_free_port",
     "no_device_address",
+    "lost_fragment",
 )
 """enum reason, by number."""
 

@@ -169,14 +169,14 @@ def test_frontend_key(header: FFI) -> None:
 
 def test_flow(header: FFI) -> None:
     """What the packet programs write of a connection, as people read it."""
-    seen = header.new("struct flow_key *")
+    seen: Any = header.new("struct flow_key *")
     header.memmove(header.addressof(seen.source), IPV4, 16)
     header.memmove(header.addressof(seen.destination), IPV6, 16)
     seen.source_port, seen.destination_port = big_endian(0x1234), big_endian(80)
     seen.protocol, seen.hook = 6, schema.FLOW_EGRESS
     key = schema.unpack_flow_key(bytes(header.buffer(seen)))
     assert key == schema.FlowKey(IPV4, 0x1234, IPV6, 80, 6, schema.FLOW_EGRESS)
-    flow = header.new("struct flow *")
+    flow: Any = header.new("struct flow *")
     header.memmove(header.addressof(flow.source), IPV6, 16)
     header.memmove(header.addressof(flow.destination), IPV4, 16)
     flow.source_port, flow.destination_port = big_endian(1), big_endian(2)
