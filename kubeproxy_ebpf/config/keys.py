@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 from kubeproxy_ebpf.config import values
 from kubeproxy_ebpf.config.configuration import Configuration, LogFormat, LogLevel
 from kubeproxy_ebpf.config.values import Kind
+from kubeproxy_ebpf.datapath.map_sizes import BY_MEMORY
 from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.model.settings import LocalDetection, Settings
 
@@ -198,7 +199,10 @@ MAP_SIZES: Final = Key(
     name="mapSizes",
     kind=values.MAP_SIZES,
     default=_DEFAULTS.map_sizes,
-    default_text=", ".join(f"`{name}` {size}" for name, size in _DEFAULTS.map_sizes.as_mapping().items()),
+    default_text=", ".join(
+        f"`{name}` {'by memory' if name in BY_MEMORY else size}"
+        for name, size in _DEFAULTS.map_sizes.as_mapping().items()
+    ),
     meaning="Entries of single maps (`events`: bytes); a larger size takes effect at the next start, without loss.",
 )
 LOCK_TIMEOUT: Final = Key(

@@ -3,11 +3,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import os
+from dataclasses import dataclass, field, fields
 
 from kubeproxy_ebpf.datapath.errors import MapSizeError
 
 LARGEST = 1 << 30
+BY_MEMORY = ("flows", "opening_flows")
+"""Maps whose entries are made at once: how many depends on the machine."""
+
+_MEMORY_FOR_FLOW = 65_536
+"""Bytes of memory for each entry of ``flows``, which takes some 150: a quarter of a percent."""
+_FEWEST_FLOWS, _MOST_FLOWS = 65_536, 4_194_304
+_STANDING_FOR_OPENING = 4
+
+
+def _flows_by_memory() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(max(memory // _MEMORY_FOR_FLOW, _FEWEST_FLOWS), _MOST_FLOWS)
+
+
+def _opening_flows_by_memory() -> int:
+    return _flows_by_memory() // _STANDING_FOR_OPENING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +43,9 @@ class MapSizes:
     peer_names: int = 1_048_576
     """A power of two: the low bits of a socket's cookie are its place."""
     socket_origins_overflow: int = 65_536
-    flows: int = 262_144
+    flows: int = field(default_factory=_flows_by_memory)
     """Two for each connection to an endpoint of this node, four for one elsewhere."""
-    opening_flows: int = 65_536
+    opening_flows: int = field(default_factory=_opening_flows_by_memory)
     service_counters: int = 65_536
     events: int = 262_144
     """Bytes; rounded up to a power of two."""
@@ -45,4 +62,4 @@ class MapSizes:
 
     def as_mapping(self) -> dict[str, int]:
         """Return the sizes by map name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
