@@ -27,8 +27,8 @@ from demo.playing import BPFFS
 from demo.processes import ROOT
 from demo.waiting import wait_until
 
-PATIENCE = 600.0
-"""Seconds that a whole story may take; they take ten to sixty, on an emulated machine hundreds."""
+PATIENCE = 1800.0
+"""Seconds that a whole story may take; they take ten to sixty, on an emulated machine a thousand."""
 _LOOK_AROUND = 0.25
 """Seconds between two looks at what the demo's processes hold."""
 _TO_GO = 30.0

@@ -111,8 +111,15 @@ def test_slow_readers_never_meet_what_changed_hands(readers: Readers) -> None:
     )
 
 
+def skip_on_one_processor() -> None:
+    """Skip what shows only while a program reads on another processor."""
+    if len(os.sched_getaffinity(0)) == 1:
+        pytest.skip("kernel: has one processor, on which nothing is written while a program reads")
+
+
 def test_without_grace_periods_they_would(readers: Readers) -> None:
     """The same without waiting: some reader ends at another's endpoint, so the test above is able to fail."""
+    skip_on_one_processor()
     churn = Churn(readers.store, lambda: None)
     readers.start()
     end = time.monotonic() + PATIENCE
@@ -143,8 +150,7 @@ def hammer(readers: Readers, write: Callable[[int], None]) -> Words:
 
 def test_published_words_are_seen_whole(make_readers: MakeReaders) -> None:
     """Of a word that is published no reader ever sees one half alone."""
-    if len(os.sched_getaffinity(0)) == 1:
-        pytest.skip("kernel: has one processor, on which nothing is written while a program reads")
+    skip_on_one_processor()
     readers = make_readers("word_reader.bpf.c", f"READS={READS}", outcomes="words")
     offset = ENTRY_SIZES[ArrayMap.SERVICES]
     seen = hammer(readers, lambda word: readers.store.publish(ArrayMap.SERVICES, offset, word))

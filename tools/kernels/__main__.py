@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m tools.kernels [SERIES]...`: the kernel tests on each kernel of kernels.txt, and what came of them.
 
-Results go to docs/kernels.md when all of the list was run. `--run COMMAND` runs another command in the guests instead.
+Results of all tests are kept in .kernels; once there is one of each kernel of the list they make docs/kernels.md, whose
+rows can so be renewed one by one. `--run COMMAND` runs another command in the guests instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tools.kernels.machine import MachineError, run_in
@@ -22,9 +24,11 @@ from tools.kernels.report import KernelReport, document, read_report, terminal_t
 CHECKOUT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("kernels.txt")
 RESULTS = CHECKOUT / ".kernels"
+KEPT = RESULTS / "reports"
 DOCUMENT = CHECKOUT / "docs" / "kernels.md"
 LIMIT = 7200.0  # seconds, for one kernel
-TEST_LIMIT = 900  # seconds, for one test: everything is 10 to 30 times slower there
+ALL_TESTS = "tests/kernel"
+TEST_LIMIT = 1800  # seconds, for one test: everything is 10 to 30 times slower there
 GUEST = """
 cd {checkout}
 export CI=true KUBEPROXY_EBPF_NO_SKIP=1 HOME=/root
@@ -98,19 +102,37 @@ def report_of(kernel: Kernel | KernelReport, command: str) -> KernelReport:
     return report
 
 
+def write_document(reports: dict[str, KernelReport]) -> None:
+    """Keep the reports, by series, and write the page from the newest of each kernel, if there is one of each."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], check=True, capture_output=True, text=True, cwd=CHECKOUT
+    ).stdout.strip()
+    KEPT.mkdir(exist_ok=True)
+    for series, report in reports.items():
+        (KEPT / f"{series}.json").write_text(json.dumps(asdict(replace(report, commit=commit)), indent=1))
+    files = [KEPT / f"{one.series}.json" for one in wanted_kernels([])]
+    missing = [path.stem for path in files if not path.exists()]
+    if missing:
+        print(f"{DOCUMENT.name} is written once {', '.join(missing)} was run, too")
+        return
+    rows = [KernelReport(**json.loads(path.read_text())) for path in files]
+    DOCUMENT.write_text(document(rows, "make test-kernels", qemu_version()))
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run everything that was asked for; 1 if anything failed."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubeproxy-ebpf" / "kernels"
     RESULTS.mkdir(exist_ok=True)
     cache = KernelCache(folder)
     command = arguments.run or f"{sys.executable} {PYTEST.format(limit=TEST_LIMIT, tests=arguments.tests)}"
-    wanted = [kernel_or_error(cache, one) for one in wanted_kernels(arguments.series)]
+    wanted = wanted_kernels(arguments.series)
+    kernels = [kernel_or_error(cache, one) for one in wanted]
     # Each guest has one processor, and keeps one of this machine's busy.
     with ThreadPoolExecutor(os.cpu_count()) as guests:
-        reports = list(guests.map(lambda kernel: report_of(kernel, command), wanted))
+        reports = list(guests.map(lambda kernel: report_of(kernel, command), kernels))
     print(f"\n{terminal_table(reports)}")
-    if not (arguments.series or arguments.run):
-        DOCUMENT.write_text(document(reports, "make test-kernels", qemu_version()))
+    if not arguments.run and arguments.tests == ALL_TESTS:
+        write_document(dict(zip((one.series for one in wanted), reports, strict=True)))
     return 0 if all(report.good for report in reports) else 1
 
 
@@ -123,6 +145,6 @@ def qemu_version() -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="tools.kernels", description=__doc__)
     parser.add_argument("series", nargs="*", help="of kernels.txt; all of them by default")
-    parser.add_argument("--tests", default="tests/kernel", help="what to give to pytest")
+    parser.add_argument("--tests", default=ALL_TESTS, help="what to give to pytest")
     parser.add_argument("--run", metavar="COMMAND", help="run this in the guests in place of pytest")
     sys.exit(run(parser.parse_args()))

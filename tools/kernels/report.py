@@ -22,8 +22,8 @@ through its sockets.
 
 Last run: {date}.
 
-| kernel | passed | failed | skipped | refusals at sockets | duration |
-|---|---|---|---|---|---|
+| kernel | passed | failed | skipped | refusals at sockets | duration | commit |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -41,6 +41,8 @@ class KernelReport:
     """Test -> the first line of what went wrong."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Reason -> number of tests."""
+    commit: str = ""
+    """Of the repository that was tested."""
 
     @property
     def good(self) -> bool:
@@ -84,7 +86,7 @@ def document(reports: list[KernelReport], command: str, qemu: str) -> str:
     for report in reports:
         cells = (
             *(report.release, report.passed, len(report.failed), sum(report.skipped.values())),
-            *(report.verdicts, f"{report.seconds / 60:.0f} min"),
+            *(report.verdicts, f"{report.seconds / 60:.0f} min", report.commit),
         )
         text += f"| {' | '.join(map(str, cells))} |\n"
     for report in reports:
