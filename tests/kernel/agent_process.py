@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 NODE_NAME = "this-node"
 READY = "agent_ready"
+ONLY_SOCKETS = ("--no-packet-path",)
+"""Arguments of an agent that is asked about this node's own sockets: it starts sooner."""
 PATIENCE = 300.0
 """Seconds; an emulated machine is twenty times slower than others."""
 _JOIN = 'echo 0 >"$0/cgroup.procs" && exec "$@"'

@@ -15,7 +15,7 @@ import pytest
 
 from kubeproxy_ebpf.datapath import loader
 from kubeproxy_ebpf.layout.changes import ArrayMap, DeleteEntry, HashMap, Phase
-from tests.kernel.agent_process import AgentProcess, Manifests, endpoint_slice, node, service, wait_until
+from tests.kernel.agent_process import ONLY_SOCKETS, AgentProcess, Manifests, endpoint_slice, node, service, wait_until
 from tests.kernel.clients import after, connect_without_end, outcome, stream_without_end
 from tests.kernel.namespaces import Namespace
 from tests.kernel.processes import run_in
@@ -60,7 +60,9 @@ def agent(
     node_namespace: Namespace, scratch_cgroup: Path, bpffs: Path, manifests: Manifests, tmp_path: Path
 ) -> Iterator[AgentProcess]:
     """Return an agent that is not started yet; it is killed at the end, and its log shown if the test fails."""
-    process = AgentProcess(node_namespace, scratch_cgroup, bpffs, manifests, tmp_path / "agent.log")
+    process = AgentProcess(
+        node_namespace, scratch_cgroup, bpffs, manifests, tmp_path / "agent.log", arguments=ONLY_SOCKETS
+    )
     yield process
     process.kill()
     sys.stdout.write(process.log.read_text() if process.log.exists() else "no log")

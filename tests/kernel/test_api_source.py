@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.api_server import NODES, SERVICES, SLICES, ApiServer
-from tests.kernel.agent_process import AgentProcess, Manifests, endpoint_slice, node, service, wait_until
+from tests.kernel.agent_process import ONLY_SOCKETS, AgentProcess, Manifests, endpoint_slice, node, service, wait_until
 from tests.kernel.namespaces import Namespace
 from tests.kernel.test_agent import contents
 
@@ -35,7 +35,7 @@ def agent(
 ) -> Iterator[AgentProcess]:
     """Return an agent on the API server that is not started yet."""
     log, kubeconfig = tmp_path / "agent.log", server.kubeconfig(tmp_path)
-    process = AgentProcess(node_namespace, scratch_cgroup, bpffs, kubeconfig, log)
+    process = AgentProcess(node_namespace, scratch_cgroup, bpffs, kubeconfig, log, arguments=ONLY_SOCKETS)
     yield process
     process.kill()
     sys.stdout.write(log.read_text() if log.exists() else "no log")
