@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent: one loop that waits for what changed and has the reconciler write it.
 
-Everything that decides runs in this one thread. Sources are file descriptors. The only other threads wait for
-grace periods, which block in the kernel, and for the API server.
+Everything that decides runs in this one thread. Sources are file descriptors. The only other threads wait: for grace
+periods and sweeps, which block in the kernel, and for the API server.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def run(configuration: Configuration) -> int:
         source = stack.enter_context(closing(open_source(configuration)))
         monitor = stack.enter_context(NetworkMonitor())
         network = monitor.read()
-        require_matches(network, configuration.devices)
+        if configuration.packet_path:
+            require_matches(network, configuration.devices)
         datapath = stack.enter_context(
             loader.load(
                 pin_folder=configuration.pin_folder,
@@ -175,7 +176,7 @@ class _Agent:
         if self._is_ready:
             to_audit = 0.0 if self._audit is not None else self._next_audit - time.monotonic()
             waits += [self._reconciler.seconds_to_next(), to_audit]
-            if self._devices is not None:
+            if self._devices is not None and self._next_look is None:
                 waits.append(self._next_device_check - time.monotonic())
         known = [wait for wait in waits if wait is not None]
         return max(0.0, min(known)) if known else None
@@ -200,16 +201,15 @@ class _Agent:
 
     def _keep_devices(self) -> None:
         """Have the packet programs where they belong, and look now and then whether they still are."""
-        if self._devices is None:
-            return
+        if self._devices is None or self._next_look is not None:
+            return  # what is known of the network is about to change
         node_addresses = self._observer.node_addresses()
         now = time.monotonic()
         if now < self._next_device_check and node_addresses == self._node_addresses:
             return
         self._node_addresses = node_addresses
         self._next_device_check = now + DEVICE_CHECK_PERIOD
-        self._devices.follow(self._network, node_addresses)
-        self._devices.check()
+        self._devices.look(self._network, node_addresses)
 
     def _end_grace_period(self) -> None:
         self._grace_periods.finish()

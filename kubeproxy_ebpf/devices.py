@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
@@ -29,7 +30,7 @@ def require_matches(network: NodeNetwork, patterns: tuple[str, ...]) -> None:
 
 
 class Attachments(Protocol):
-    """Where programs are attached: the kernel's side, ``datapath.device_attachments``."""
+    """Where programs are attached: the kernel's side, ``datapath.device_attachments``. Each may raise OSError."""
 
     def devices(self) -> set[int]:
         """Return the indices of the devices that the programs were attached to."""
@@ -49,56 +50,52 @@ class Attachments(Protocol):
 
 
 class DeviceKeeper:
-    """Has the programs attached where they belong. What fails is tried again with the next look."""
+    """Has the programs attached where they belong. What fails is said once, and tried again with the next look."""
 
     def __init__(self, attachments: Attachments, patterns: tuple[str, ...]) -> None:
         """Start with what is attached; ``patterns`` name devices in place of what would be found out."""
         self._attachments = attachments
         self._patterns = patterns
         self._kept: dict[int, Device] = {}
-        self._wanted: Mapping[int, Device] = {}
         self._failed: dict[int, str] = {}
 
-    def follow(self, network: NodeNetwork, node_addresses: Collection[Address]) -> None:
-        """Attach to devices that came, detach from those that lead to others no more, and give all their addresses."""
-        self._wanted = devices_to_others(network, node_addresses, self._patterns)
-        for index in sorted((self._attachments.devices() | self._kept.keys()) - self._wanted.keys()):
-            self._detach(index)
-        self._attach_missing()
+    def look(self, network: NodeNetwork, node_addresses: Collection[Address]) -> None:
+        """Attach to devices that came, and where somebody else detached; detach from those that lead nowhere now."""
+        wanted = devices_to_others(network, node_addresses, self._patterns)
+        for index in sorted((self._attachments.devices() | self._kept.keys()) - wanted.keys()):
+            with self._failure_noted(index, self._kept.get(index)):
+                self._detach(index)
+        for index, device in wanted.items():
+            with self._failure_noted(index, device):
+                self._attach(index, device)
 
-    def check(self) -> None:
-        """Attach again where somebody else took the programs away, and where it failed before."""
-        for index, device in list(self._kept.items()):
-            if not self._attachments.is_attached(index, device):
-                del self._kept[index]
-                _log.warning(
-                    "packet_programs_missing", device=device.name, index=index, reason="somebody detached them"
-                )
-        self._attach_missing()
-
-    def _attach_missing(self) -> None:
-        for index, device in self._wanted.items():
-            if self._kept.get(index) == device:
-                continue
-            try:
-                self._attachments.attach(index, device)
-            except OSError as error:
-                self._note_failure(index, device, error)
-            else:
-                if index not in self._kept:
-                    _log.info("packet_programs_attached", device=device.name, index=index)
-                self._kept[index] = device
-                self._failed.pop(index, None)
+    def _attach(self, index: int, device: Device) -> None:
+        kept = self._kept.get(index)
+        if kept == device and self._attachments.is_attached(index, device):
+            return
+        self._attachments.attach(index, device)
+        if kept is None:
+            _log.info("packet_programs_attached", device=device.name, index=index)
+        elif kept == device:
+            reason = "somebody else had detached them"
+            _log.warning("packet_programs_attached_again", device=device.name, index=index, reason=reason)
+        self._kept[index] = device
 
     def _detach(self, index: int) -> None:
-        device = self._kept.pop(index, None)
-        self._failed.pop(index, None)
         self._attachments.detach(index)
+        device = self._kept.pop(index, None)
         _log.info("packet_programs_detached", device=device.name if device else None, index=index)
 
-    def _note_failure(self, index: int, device: Device, error: OSError) -> None:
-        """Say once why a device has no programs; one that is gone is no failure: netlink will say so, too."""
-        reason = str(error)
-        if error.errno != errno.ENODEV and self._failed.get(index) != reason:
-            self._failed[index] = reason
-            _log.error("packet_programs_not_attached", device=device.name, index=index, error=reason)
+    @contextmanager
+    def _failure_noted(self, index: int, device: Device | None) -> Iterator[None]:
+        """Say once what fails; that a device is gone is no failure: netlink will say so, too."""
+        try:
+            yield
+        except OSError as error:
+            reason = str(error)
+            if error.errno != errno.ENODEV and self._failed.get(index) != reason:
+                self._failed[index] = reason
+                name = device.name if device else None
+                _log.error("packet_programs_not_in_place", device=name, index=index, error=reason)
+        else:
+            self._failed.pop(index, None)

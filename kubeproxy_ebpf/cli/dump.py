@@ -77,7 +77,7 @@ def _flows(maps: KernelMapStore, inventory: Inventory, address: Address | None) 
     """Return the connections that packets make; none without the packet programs."""
     from kubeproxy_ebpf.cli.flow_rows import flow_rows  # noqa: PLC0415 - only this table needs it
 
-    return flow_rows(maps, inventory.names_of, address) if "flows" in maps.map_names() else []
+    return flow_rows(maps, inventory.names_of, address) if maps.has_flows else []
 
 
 def _tables(

@@ -80,7 +80,7 @@ def trace_all(
 
     keys = destinations(target, store)
     with closing(Tracer(store)) as tracer:
-        names, has_packet_path = Names(store), "flows" in store.map_names()
+        names, has_packet_path = Names(store), store.has_flows
         for client in clients:
             for key in of_family(client, keys):
                 question = Question(key, client.source, client.address, netns)

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 from kubeproxy_ebpf.config import values
 from kubeproxy_ebpf.config.configuration import Configuration, LogFormat, LogLevel
 from kubeproxy_ebpf.config.values import Kind
-from kubeproxy_ebpf.datapath.map_sizes import BY_MEMORY
+from kubeproxy_ebpf.datapath.map_sizes import FLOW_TABLES
 from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.model.settings import LocalDetection, Settings
 
@@ -123,7 +123,7 @@ MASQUERADE_ALL: Final = Key(
     kind=values.BOOLEAN,
     default=_SETTINGS.masquerade_all,
     default_text="`false`",
-    meaning="Masquerade all traffic to ClusterIPs.",
+    meaning="Masquerade all traffic to ClusterIPs: shown by `trace`; no hook needs it.",
 )
 DETECT_LOCAL_MODE: Final = Key(
     name="detectLocalMode",
@@ -200,7 +200,7 @@ MAP_SIZES: Final = Key(
     kind=values.MAP_SIZES,
     default=_DEFAULTS.map_sizes,
     default_text=", ".join(
-        f"`{name}` {'by memory' if name in BY_MEMORY else size}"
+        f"`{name}` {'by memory' if name in FLOW_TABLES else size}"
         for name, size in _DEFAULTS.map_sizes.as_mapping().items()
     ),
     meaning="Entries of single maps (`events`: bytes); a larger size takes effect at the next start, without loss.",

@@ -28,6 +28,8 @@ def program_name(hook: DeviceHook, *, has_ethernet: bool) -> str:
     return f"forward_{hook.value}" if has_ethernet else f"forward_{hook.value}_ip"
 
 
+_LONGEST_NAME = 255
+"""Bytes of a filter's name (CLS_BPF_NAME_LEN, with its end)."""
 PROGRAMS = frozenset(program_name(hook, has_ethernet=layer) for hook in DeviceHook for layer in (True, False))
 """The programs for devices: for those whose packets have an Ethernet header, and for the others."""
 
@@ -51,11 +53,16 @@ class Place:
         return cls(int(index), DeviceHook(hook))
 
 
+def filter_name(pin_folder: Path) -> str:
+    """Return what filters are called: they belong to the state in one pin folder, and to no other agent's."""
+    return f"kubeproxy-ebpf {pin_folder}"[:_LONGEST_NAME]
+
+
 class DeviceAttachments:
     """Attaches and detaches the programs of a state that is in use. Only the holder of its lock does."""
 
-    def __init__(self, folder: Path, programs: Mapping[str, int], addresses: int) -> None:
-        """Find out what is attached. ``folder``: where links are pinned.
+    def __init__(self, folder: Path, programs: Mapping[str, int], addresses: int, filter_name: str) -> None:
+        """Find out what is attached. ``folder``: where links are pinned; ``filter_name``: what ours are called.
 
         The descriptors of :data:`PROGRAMS`, by name, and of the map of devices' ``addresses``, stay the caller's.
 
@@ -66,13 +73,14 @@ class DeviceAttachments:
         self._folder = folder
         self._programs = programs
         self._addresses = addresses
+        self._filter_name = filter_name
         self._resources = ExitStack()
         try:
             self._kernel = self._resources.enter_context(closing(RouteSocket()))
             self._program_ids = {name: syscalls.program_info(fd).id for name, fd in programs.items()}
             paths = sorted(folder.iterdir())
             self._links = {Place.of_file(path.name): syscalls.open_pinned(str(path)) for path in paths}
-            self._filters = set(our_filters(self._kernel))
+            self._filters = set(our_filters(self._kernel, filter_name))
         except BaseException:
             self._resources.close()
             raise
@@ -122,7 +130,7 @@ class DeviceAttachments:
         self._detach(place)
         link = device_hooks.attach_link(place.index, place.hook, program)
         if link is None:
-            device_hooks.attach_filter(self._kernel, place.index, place.hook, program)
+            device_hooks.attach_filter(self._kernel, place.index, place.hook, program, self._filter_name)
             self._filters.add(place)
             return
         try:
@@ -155,16 +163,16 @@ class DeviceAttachments:
         return found is not None and found.program_id == self._program_ids[name]
 
 
-def our_filters(kernel: RouteSocket) -> Iterator[Place]:
-    """Yield the places where a filter of ours is, in the network namespace of the socket."""
+def our_filters(kernel: RouteSocket, name: str) -> Iterator[Place]:
+    """Yield the places where a filter of this name is, in the network namespace of the socket."""
     for index in device_hooks.devices_with_filters(kernel):
         for hook in DeviceHook:
             found = device_hooks.find_filter(kernel, index, hook)
-            if found is not None and found.is_ours:
+            if found is not None and found.name == name:
                 yield Place(index, hook)
 
 
-def attached_devices(links: Iterable[int]) -> frozenset[str]:
+def attached_devices(links: Iterable[int], filter_name: str) -> frozenset[str]:
     """Return the names of the devices that run our programs: by links, given as descriptors, or by filters.
 
     Raises:
@@ -172,7 +180,7 @@ def attached_devices(links: Iterable[int]) -> frozenset[str]:
     """
     indices = {syscalls.link_info(link).interface for link in links}
     with closing(RouteSocket()) as kernel:
-        indices |= {place.index for place in our_filters(kernel)}
+        indices |= {place.index for place in our_filters(kernel, filter_name)}
     return frozenset(name for index, name in socket.if_nameindex() if index in indices)
 
 
@@ -204,37 +212,37 @@ class ProgramReplacement:
             alive.append(file_name)
         return alive
 
-    def filters(self) -> None:
-        """Replace the filters in this network namespace.
+    def filters(self, filter_name: str) -> None:
+        """Replace the filters of this name in this network namespace.
 
         Raises:
             OSError: the kernel refuses.
         """
         with closing(RouteSocket()) as kernel:
-            for place in our_filters(kernel):
+            for place in our_filters(kernel, filter_name):
                 found = device_hooks.find_filter(kernel, place.index, place.hook)
                 name = self._name(found.program_id if found else 0, place.hook)
                 if name in self._old:
-                    self._undo(_put_back, place, self._old[name])
-                device_hooks.attach_filter(kernel, place.index, place.hook, self._new[name])
+                    self._undo(_put_back, place, self._old[name], filter_name)
+                device_hooks.attach_filter(kernel, place.index, place.hook, self._new[name], filter_name)
 
     def _name(self, program_id: int, hook: DeviceHook) -> str:
         """Return which program it is; one that a load which was killed left there is put right by the agent."""
         return self._names.get(program_id, program_name(hook, has_ethernet=True))
 
 
-def _put_back(place: Place, program: int) -> None:
+def _put_back(place: Place, program: int, filter_name: str) -> None:
     with closing(RouteSocket()) as kernel:
-        device_hooks.attach_filter(kernel, place.index, place.hook, program)
+        device_hooks.attach_filter(kernel, place.index, place.hook, program, filter_name)
 
 
-def remove_filters() -> None:
-    """Delete all filters of ours in this network namespace; links go with their pins.
+def remove_filters(filter_name: str) -> None:
+    """Delete all filters of this name in this network namespace; links go with their pins.
 
     Raises:
         OSError: the kernel refuses.
     """
     with closing(RouteSocket()) as kernel:
-        for place in our_filters(kernel):
+        for place in our_filters(kernel, filter_name):
             with suppress(FileNotFoundError):
                 device_hooks.detach_filter(kernel, place.index, place.hook)

@@ -18,7 +18,6 @@ from kubeproxy_ebpf.datapath.libbpf.errors import KernelError
 from kubeproxy_ebpf.datapath.libbpf.kernel_types import DeviceAttachType
 from kubeproxy_ebpf.datapath.netlink import RouteSocket, attribute, attributes_of
 
-FILTER_NAME = "kubeproxy-ebpf"
 FILTER_PRIORITY = 1
 """Before all filters that let the kernel choose (49152 and down)."""
 FILTER_HANDLE = 0x6B70
@@ -66,7 +65,7 @@ def attach_link(index: int, hook: DeviceHook, program_fd: int) -> int | None:
         raise
 
 
-def attach_filter(kernel: RouteSocket, index: int, hook: DeviceHook, program_fd: int) -> None:
+def attach_filter(kernel: RouteSocket, index: int, hook: DeviceHook, program_fd: int, name: str) -> None:
     """Attach a program as a filter, in place of the one that is there of ours; there is no moment without one.
 
     Raises:
@@ -77,7 +76,7 @@ def attach_filter(kernel: RouteSocket, index: int, hook: DeviceHook, program_fd:
         kernel.change(_NEW_QDISC, _CREATE | _EXCLUSIVE, qdisc)
     options = (
         attribute(_BPF_FD, _NUMBER.pack(program_fd))
-        + attribute(_BPF_NAME, FILTER_NAME.encode() + b"\0")
+        + attribute(_BPF_NAME, name.encode() + b"\0")
         + attribute(_BPF_FLAGS, _NUMBER.pack(_DIRECT_ACTION))
     )
     body = _filter(index, hook) + attribute(_KIND, b"bpf\0") + attribute(_OPTIONS, options)
@@ -103,8 +102,8 @@ class Filter(NamedTuple):
     """A filter in our place."""
 
     program_id: int
-    is_ours: bool
-    """It has our name."""
+    name: str
+    """Whose it is."""
 
 
 def find_filter(kernel: RouteSocket, index: int, hook: DeviceHook) -> Filter | None:
@@ -120,8 +119,8 @@ def find_filter(kernel: RouteSocket, index: int, hook: DeviceHook) -> Filter | N
             return None
         raise
     options = attributes_of(entry.attributes.get(_OPTIONS, b""))
-    name = options.get(_BPF_NAME, b"").rstrip(b"\0")
-    return Filter(_NUMBER.unpack(options.get(_BPF_ID, bytes(4)))[0], name == FILTER_NAME.encode())
+    name = options.get(_BPF_NAME, b"").rstrip(b"\0").decode(errors="surrogateescape")
+    return Filter(_NUMBER.unpack(options.get(_BPF_ID, bytes(4)))[0], name)
 
 
 def devices_with_filters(kernel: RouteSocket) -> list[int]:

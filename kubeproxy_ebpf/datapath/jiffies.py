@@ -11,10 +11,10 @@ from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.kernel_types import Helper, ProgramType
 from kubeproxy_ebpf.datapath.libbpf.programs import call, leave, load_plain
 
-CHOICES: Final = (24, 48, 100, 128, 250, 256, 300, 1000, 1024, 1200)
-"""What kernels of any architecture can be built with (kernel/Kconfig.hz and the like in arch/)."""
+CHOICES: Final = (100, 250, 300, 1000)
+"""What kernels can be built with (kernel/Kconfig.hz; of all architectures that containers run on)."""
 LEAST_APART: Final = 0.2
-"""Seconds between two looks: twenty jiffies of the coarsest common choice, so one more or less is no other choice."""
+"""Seconds between two looks: fifty or sixty jiffies of the closest two choices, so one more or less is no other."""
 _ATTEMPTS: Final = 100
 """The quickest look counts: the processor may be taken away in the middle of one."""
 _PACKET = bytes(14)

@@ -21,10 +21,10 @@ import structlog
 from kubeproxy_ebpf.datapath import memlock
 from kubeproxy_ebpf.datapath.attach import HookState, inspect
 from kubeproxy_ebpf.datapath.cgroups import open_cgroup
-from kubeproxy_ebpf.datapath.device_attachments import PROGRAMS, attached_devices, remove_filters
+from kubeproxy_ebpf.datapath.device_attachments import PROGRAMS, attached_devices, filter_name, remove_filters
 from kubeproxy_ebpf.datapath.errors import DatapathError
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject, LoadError
-from kubeproxy_ebpf.datapath.loading import Loading
+from kubeproxy_ebpf.datapath.load_steps import Loading
 from kubeproxy_ebpf.datapath.lock import FolderLock
 from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
@@ -122,7 +122,7 @@ def _allow_memory() -> None:
 def _clear(pins: PinFolder, *, drops_filters: bool) -> None:
     try:
         if drops_filters:
-            remove_filters()
+            remove_filters(filter_name(pins.path))
         pins.mend()
     except OSError as error:
         # The new state is at work; what is left of the old one is in the way of nobody, and the next start tries again.
@@ -140,13 +140,14 @@ def unload(pin_folder: Path, *, lock_timeout: float = LOCK_TIMEOUT) -> bool:
     Raises:
         LockedError: an agent is using it.
         BpffsError: the folder holds something else as well.
+        OSError: the kernel does not let go of a filter.
     """
     if not pin_folder.is_dir():
         return False
     pins = PinFolder(pin_folder)
     lock = FolderLock(pin_folder, lock_timeout)
     try:
-        remove_filters()
+        remove_filters(filter_name(pin_folder))
         pins.remove_all()
     finally:
         lock.release()
@@ -178,7 +179,7 @@ def pinned_devices(pin_folder: Path) -> frozenset[str] | None:
         return None
     links = pins.open_device_links()
     try:
-        return attached_devices(links.values())
+        return attached_devices(links.values(), filter_name(pin_folder))
     finally:
         close_all(links.values())
 

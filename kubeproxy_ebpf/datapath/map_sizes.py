@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many entries each map has. Generous: arrays cost 8 to 32 bytes an entry, hashes only what is in them."""
+"""How many entries each map has. Generous: arrays cost 8 to 32 bytes an entry, most hashes only what is in them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from kubeproxy_ebpf.datapath.errors import MapSizeError
 
 LARGEST = 1 << 30
-BY_MEMORY = ("flows", "opening_flows")
-"""Maps whose entries are made at once: how many depends on the machine."""
+FLOW_TABLES = ("flows", "opening_flows")
+"""Maps of the packet programs alone; their entries are made at once, and how many depends on the machine."""
 
 _MEMORY_FOR_FLOW = 65_536
 """Bytes of memory for each entry of ``flows``, which takes some 150: a quarter of a percent."""

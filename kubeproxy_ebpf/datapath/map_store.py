@@ -19,6 +19,7 @@ from kubeproxy_ebpf.datapath import batches
 from kubeproxy_ebpf.datapath.grace_period import GracePeriod
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.memory import SharedArray
+from kubeproxy_ebpf.datapath.map_sizes import FLOW_TABLES
 from kubeproxy_ebpf.layout.changes import ArrayMap, DeleteEntry, HashMap, InsertEntry
 from kubeproxy_ebpf.map_store import MapWriteError
 
@@ -137,6 +138,11 @@ class KernelMapStore:
     def map_names(self) -> frozenset[str]:
         """Return the names of all maps behind the store."""
         return frozenset(self._descriptors)
+
+    @property
+    def has_flows(self) -> bool:
+        """Whether the packet programs are loaded, which alone have connections to remember."""
+        return set(FLOW_TABLES) <= self._descriptors.keys()
 
     def wait_for_readers(self) -> None:
         """Return when every program run that was under way has ended (a grace period). Blocks for milliseconds."""

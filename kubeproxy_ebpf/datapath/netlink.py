@@ -2,8 +2,8 @@
 """Asks the kernel for interfaces, addresses and routes, and changes filters at devices, over a socket of our own.
 
 A node has as many interfaces and routes as pods, and each pod that comes or goes has them listed again: a listing is
-read here, in microseconds an entry. Single questions are pyroute2's messages. Its sockets come with an event loop and
-its package with a data base: 15 MB of memory and half a second of each start.
+read here, in microseconds an entry. The question for a route is pyroute2's message. Its sockets come with an event
+loop and its package with a data base: 15 MB of memory and half a second of each start.
 """
 
 from __future__ import annotations

@@ -20,9 +20,15 @@ _SWEEP = "sweep"
 class PacketPath:
     """What the agent does with the packet programs. Closing leaves them at work."""
 
-    def __init__(self, device_links: Path, programs: Mapping[str, int], maps: Mapping[str, int]) -> None:
-        """Take over the descriptors of programs and of :data:`MAPS`. ``device_links``: where links are pinned."""
+    def __init__(
+        self, device_links: Path, filter_name: str, programs: Mapping[str, int], maps: Mapping[str, int]
+    ) -> None:
+        """Take over the descriptors of programs and of :data:`MAPS`.
+
+        ``device_links``: where links are pinned; ``filter_name``: what filters are called where there are no links.
+        """
         self._device_links = device_links
+        self._filter_name = filter_name
         self._programs = programs
         self._maps = maps
         self._resources = ExitStack()
@@ -39,7 +45,7 @@ class PacketPath:
         Raises:
             OSError: the kernel does not say what is attached.
         """
-        attachments = DeviceAttachments(self._device_links, self._programs, self._maps[DEVICES])
+        attachments = DeviceAttachments(self._device_links, self._programs, self._maps[DEVICES], self._filter_name)
         self._resources.callback(attachments.close)
         return attachments
 

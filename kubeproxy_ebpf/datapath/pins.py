@@ -143,7 +143,7 @@ class PinFolder:
         return self._open_kind(DEVICE_LINKS)
 
     def open_programs(self) -> dict[str, int]:
-        """Return descriptors of the programs in use, by hook; they are the caller's."""
+        """Return descriptors of the programs in use, by name; they are the caller's."""
         return self._open_kind("programs")
 
     def has_program(self, name: str) -> bool:

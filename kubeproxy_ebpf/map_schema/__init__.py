@@ -69,7 +69,6 @@ from kubeproxy_ebpf.map_schema.flows import (
     FlowKey,
     pack_device,
     pack_device_key,
-    unpack_device_key,
     unpack_flow,
     unpack_flow_key,
 )
@@ -220,7 +219,6 @@ __all__ = [
     "settings_flags_word",
     "unpack_affinity",
     "unpack_backends",
-    "unpack_device_key",
     "unpack_endpoint",
     "unpack_event",
     "unpack_flow",

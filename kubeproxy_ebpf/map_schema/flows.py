@@ -78,12 +78,6 @@ def pack_device_key(index: int) -> bytes:
     return _DEVICE_KEY.pack(index)
 
 
-def unpack_device_key(data: bytes) -> int:
-    """Unpack a key of ``devices``."""
-    index: int = _DEVICE_KEY.unpack(data)[0]
-    return index
-
-
 def pack_device(source_ipv4: Address | None, source_ipv6: Address | None) -> bytes:
     """Pack a value of ``devices``: what packets that leave by it may have as their source."""
     return (source_ipv4 or UNSPECIFIED_IPV6) + (source_ipv6 or UNSPECIFIED_IPV6)

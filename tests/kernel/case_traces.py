@@ -16,7 +16,10 @@ from tests.behaviour import Flow
 from tests.kernel.case_world import World
 
 COUNTERS = ("service_counters", "reason_counters")
-WRITTEN_BY_PROGRAMS = ("affinity", "peer_names", "sole_origins", "socket_origins_overflow", "flows", "opening_flows")
+WRITTEN_BY_PROGRAMS = (
+    *("affinity", "peer_names", "sole_origins", "socket_origins_overflow"),
+    *("flows", "opening_flows", "fragments"),
+)
 
 
 def trace_flow(world: World, flow: Flow) -> Explanation:

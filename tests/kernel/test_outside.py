@@ -20,8 +20,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.packet import Packet
 
-from kubeproxy_ebpf.datapath.device_attachments import our_filters
-from kubeproxy_ebpf.datapath.device_hooks import DeviceHook, detach_filter
+from kubeproxy_ebpf.datapath.device_hooks import DeviceHook, detach_filter, find_filter
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.kernel_types import DeviceAttachType
 from kubeproxy_ebpf.datapath.netlink import RouteSocket
@@ -122,10 +121,10 @@ def ask(client: Namespace, address: str = NODE, port: int = NODE_PORT) -> str:
 
 
 def attached(host: Namespace, device: str) -> set[str]:
-    """Return at which hooks of a device there is a program of TCX or a filter of ours."""
+    """Return at which hooks of a device there is a program of TCX or a filter in our place."""
     with host.entered(), closing(RouteSocket()) as kernel:
         index = socket.if_nametoindex(device)
-        found = {place.hook for place in our_filters(kernel) if place.index == index}
+        found = {hook for hook in DeviceHook if find_filter(kernel, index, hook)}
         for hook, attach_type in (
             (DeviceHook.INGRESS, DeviceAttachType.TCX_INGRESS),
             (DeviceHook.EGRESS, DeviceAttachType.TCX_EGRESS),
@@ -238,7 +237,7 @@ def test_programs_that_somebody_detached_come_back(
         index = socket.if_nametoindex("uplink")
         for hook in DeviceHook:
             detach_filter(kernel, index, hook)
-    agent.wait_for("packet_programs_missing")
+    agent.wait_for("packet_programs_attached_again")
     wait_until(lambda: attached(node_namespace, "uplink") == BOTH, "the programs to be back")
     assert ask(client) == "server"
 

@@ -41,7 +41,9 @@ class Kernel:
         self.attached[index] = device
 
     def detach(self, index: int) -> None:
-        """Detach."""
+        """Detach, or refuse."""
+        if index in self.refuses:
+            raise OSError(self.refuses[index], "refused")
         self.attached.pop(index, None)
 
 
@@ -65,7 +67,7 @@ def kernel() -> Kernel:
 
 def follow(keeper: DeviceKeeper, *addresses: str) -> None:
     """Have a keeper look at a network."""
-    keeper.follow(network(*addresses), {NODE})
+    keeper.look(network(*addresses), {NODE})
 
 
 def test_a_device_is_attached_and_gets_new_addresses(kernel: Kernel) -> None:
@@ -98,10 +100,10 @@ def test_what_somebody_detached_is_attached_again(kernel: Kernel) -> None:
     before = dict(kernel.attached)
     kernel.attached.clear()
     with capture_logs() as events:
-        keeper.check()
-        keeper.check()
+        follow(keeper, "192.0.2.1")
+        follow(keeper, "192.0.2.1")
     assert kernel.attached == before
-    assert names(events) == ["packet_programs_missing", "packet_programs_attached"]
+    assert names(events) == ["packet_programs_attached_again"]
 
 
 def test_a_failure_is_said_once_and_tried_again(kernel: Kernel) -> None:
@@ -110,11 +112,25 @@ def test_a_failure_is_said_once_and_tried_again(kernel: Kernel) -> None:
     kernel.refuses[2] = errno.ENOMEM
     with capture_logs() as events:
         follow(keeper, "192.0.2.1")
-        keeper.check()
+        follow(keeper, "192.0.2.1")
         kernel.refuses.clear()
-        keeper.check()
+        follow(keeper, "192.0.2.1")
     assert kernel.attached.keys() == {2}
-    assert names(events) == ["packet_programs_not_attached", "packet_programs_attached"]
+    assert names(events) == ["packet_programs_not_in_place", "packet_programs_attached"]
+
+
+def test_detaching_that_fails_is_tried_again(kernel: Kernel) -> None:
+    """It ends nothing else, and what was not detached is known still."""
+    keeper = DeviceKeeper(kernel, ())
+    follow(keeper, "192.0.2.1")
+    kernel.refuses[2] = errno.EPERM
+    with capture_logs() as events:
+        follow(keeper, "198.51.100.1")
+        follow(keeper, "198.51.100.1")
+        kernel.refuses.clear()
+        follow(keeper, "198.51.100.1")
+    assert kernel.attached == {}
+    assert names(events) == ["packet_programs_not_in_place", "packet_programs_detached"]
 
 
 def test_a_device_that_is_gone_is_no_failure(kernel: Kernel) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from kubeproxy_ebpf.config import ConfigurationError, Loaded, LogFormat, load_configuration
+from kubeproxy_ebpf.datapath.flow_timeouts import FlowTimeouts
 from kubeproxy_ebpf.model.address import parse_address, parse_prefix
 from kubeproxy_ebpf.model.settings import LocalDetection, NodePortKeyword, Settings
 
@@ -161,6 +162,16 @@ def test_fields_that_mean_the_same(file: Path) -> None:
     assert settings.bridge_interface == "cbr0"
     assert settings.interface_name_prefix == "veth"
     assert settings.node_port_addresses == (parse_prefix("192.0.2.0/24"), NodePortKeyword.LOCALHOST)
+
+
+def test_times_of_conntrack(file: Path) -> None:
+    """Those of connections that are remembered here as well; zero is what it is without: the default."""
+    times = "conntrack: {tcpEstablishedTimeout: 3h, tcpCloseWaitTimeout: 20m, udpStreamTimeout: 90s, udpTimeout: 40s}\n"
+    loaded = _load(file, HEADER + times)
+    timeouts = loaded.configuration.flow_timeouts
+    assert timeouts == FlowTimeouts(tcp_established=10800.0, tcp_close_wait=1200.0, udp_stream=90.0)
+    none = _load(file, HEADER + "conntrack: {tcpEstablishedTimeout: 0s, udpStreamTimeout: 0s}\n")
+    assert none.configuration.flow_timeouts == FlowTimeouts()
 
 
 class Sections(NamedTuple):

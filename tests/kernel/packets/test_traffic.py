@@ -113,7 +113,7 @@ def attach(stack: ExitStack, kernel: RouteSocket, way: str, index: int, *, hook:
     elif way == "TCX":
         pytest.skip("kernel: no TCX")
     else:
-        attach_filter(kernel, index, hook, program)
+        attach_filter(kernel, index, hook, program, "kubeproxy-ebpf")
 
 
 def serve(world: World, family: int, *, elsewhere: bool) -> None:
@@ -148,10 +148,10 @@ def test_ways_to_attach(world: World) -> None:
     with world.node.entered(), closing(RouteSocket()) as kernel:
         index = socket.if_nametoindex("uplink")
         for _ in range(2):
-            attach_filter(kernel, index, DeviceHook.INGRESS, world.forward.program(DeviceHook.INGRESS))
+            attach_filter(kernel, index, DeviceHook.INGRESS, world.forward.program(DeviceHook.INGRESS), "other")
         shown = world.node.run("tc", "filter", "show", "dev", "uplink", "ingress")
         assert shown.count("direct-action") == 1
-        assert "kubeproxy-ebpf direct-action" in shown
+        assert "other direct-action" in shown
         assert detach_filter(kernel, index, DeviceHook.INGRESS)
         assert not detach_filter(kernel, index, DeviceHook.INGRESS)
         assert "direct-action" not in world.node.run("tc", "filter", "show", "dev", "uplink", "ingress")

@@ -12,7 +12,7 @@ import structlog
 
 from kubeproxy_ebpf.datapath import packet_path, resize
 from kubeproxy_ebpf.datapath.attach import Attachment, hook_name
-from kubeproxy_ebpf.datapath.device_attachments import PROGRAMS, ProgramReplacement
+from kubeproxy_ebpf.datapath.device_attachments import PROGRAMS, ProgramReplacement, filter_name
 from kubeproxy_ebpf.datapath.errors import MixedVersionsError, NotLoadedError
 from kubeproxy_ebpf.datapath.grace_period import GracePeriod
 from kubeproxy_ebpf.datapath.jiffies import JiffiesRate
@@ -20,6 +20,7 @@ from kubeproxy_ebpf.datapath.layout_check import require_agents_layout, require_
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject, LoadError, MapDefinition
 from kubeproxy_ebpf.datapath.libbpf.errors import KernelError
+from kubeproxy_ebpf.datapath.map_sizes import FLOW_TABLES
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
 from kubeproxy_ebpf.datapath.packet_path import PacketPath
 from kubeproxy_ebpf.datapath.pins import DEVICE_LINKS, PinFolder, close_all
@@ -73,7 +74,7 @@ class Loading:
         """
         definitions = self._fitting_definitions(object_)
         require_agents_layout(definitions)
-        missing = self._sizes.keys() - definitions.keys() - PACKET_TABLES
+        missing = self._sizes.keys() - definitions.keys() - set(FLOW_TABLES)
         if missing:
             msg = f"the programs have no map {', '.join(sorted(missing))}: install the package again"
             raise MixedVersionsError(msg)
@@ -149,6 +150,7 @@ class Loading:
             return None
         packets = PacketPath(
             self._pins.current / DEVICE_LINKS,
+            filter_name(self._pins.path),
             {name: os.dup(fd) for name, fd in self._packet_programs.items()},
             {name: os.dup(self._maps[name]) for name in packet_path.MAPS},
         )
@@ -189,7 +191,7 @@ class Loading:
         replacement = ProgramReplacement(old, new, self._on_failure.callback)
         for name in replacement.links(links):
             self._pins.stage(DEVICE_LINKS, name, links[name])
-        replacement.filters()
+        replacement.filters(filter_name(self._pins.path))
 
     def copy_latecomers(self) -> None:
         """Once the programs use the larger maps: bring over what they still wrote to the smaller ones."""
@@ -199,7 +201,3 @@ class Loading:
             grace_period.close()
         for name, old in self._resized.items():
             resize.copy_latecomers(name, old, self._maps[name])
-
-
-PACKET_TABLES = frozenset({"flows", "opening_flows"})
-"""Maps with a size to choose that only packet programs have."""
