@@ -18,6 +18,7 @@ enum {
 	FIRST_HIGH_PORT = 61000,
 	HIGH_PORTS = 65536 - FIRST_HIGH_PORT,
 	PORTS_TRIED = 16,
+	ANSWER_TICKS = 16, /* for so long after an answer a SYN is a stray one: some seconds, forty at most */
 };
 
 /* A TCP segment that opens a connection: nothing else makes a flow. */
@@ -39,7 +40,7 @@ static __always_inline bool flow_backend_stands(const struct flow *flow)
 
 /*
  * Whether a SYN is another one of a connection that there is.  After the end of one it begins a new one, and so it does
- * while nobody has answered and its backend is gone.
+ * once the backend is gone and has not answered of late.
  */
 static __noinline bool syn_is_repeated(const struct flow_key *key, const struct flow *flow)
 {
@@ -54,7 +55,7 @@ static __noinline bool syn_is_repeated(const struct flow_key *key, const struct 
 		other = bpf_map_lookup_elem(&opening_flows, &other_key);
 	if (other) {
 		state |= other->state;
-		is_answered = other->seen;
+		is_answered = other->seen && tick_now() - other->seen < ANSWER_TICKS;
 	}
 	return !(state & (FLOW_FIN | FLOW_RST | FLOW_REFUSED)) && (is_answered || flow_backend_stands(flow));
 }
@@ -79,8 +80,8 @@ static __always_inline void flow_track(struct flow *flow, const struct packet *p
 
 	if (packet->tcp_flags & TCP_FIN)
 		state |= FLOW_FIN;
-	if (packet->tcp_flags & TCP_RST)
-		state |= FLOW_RST;
+	/* A reset that its receiver did not believe in has ended nothing. */
+	state = packet->tcp_flags & TCP_RST ? state | FLOW_RST : state & ~FLOW_RST;
 	/* Writing what is there already would take the cache line from other CPUs. */
 	if (flow->state != state)
 		flow->state = state;
@@ -185,6 +186,16 @@ static __always_inline __u64 rewrite_difference(const struct flow *one, const st
 	       (one->destination_port ^ other->destination_port);
 }
 
+/* Makes an entry nobody's. One that stays is left to the sweep: somebody may be in the middle of reading it. */
+static __always_inline void flow_retire(const struct flow_key *key)
+{
+	struct flow *standing = bpf_map_lookup_elem(&flows, key);
+
+	if (standing)
+		standing->state |= FLOW_SWEPT | FLOW_RETIRED;
+	bpf_map_delete_elem(&opening_flows, key);
+}
+
 /* Whether replies under a key would be taken for another connection's; one that has ended makes room. */
 static __always_inline bool reply_key_is_free(const struct flow_key *key, const struct flow *reply)
 {
@@ -197,8 +208,7 @@ static __always_inline bool reply_key_is_free(const struct flow_key *key, const 
 		return true;
 	if (!(other->state & (FLOW_FIN | FLOW_RST | FLOW_SWEPT)))
 		return false;
-	if (standing)
-		bpf_map_delete_elem(&flows, key);
+	flow_retire(key);
 	return true;
 }
 
@@ -208,6 +218,18 @@ static __always_inline __be16 random_port(void)
 	__u32 number = bpf_get_prandom_u32() % (LOW_PORTS + HIGH_PORTS);
 
 	return bpf_htons(number < LOW_PORTS ? FIRST_LOW_PORT + number : FIRST_HIGH_PORT + number - LOW_PORTS);
+}
+
+/*
+ * The port to try first for a connection that gets an address of this node: the client's own, unless it may be a
+ * NodePort or that of a socket of this node, whose connections it would take over.
+ */
+static __always_inline __be16 masquerade_port(__be16 port)
+{
+	__u16 number = bpf_ntohs(port);
+	bool is_free = (number >= FIRST_LOW_PORT && number < FIRST_LOW_PORT + LOW_PORTS) || number >= FIRST_HIGH_PORT;
+
+	return is_free ? port : random_port();
 }
 
 /*
@@ -240,10 +262,8 @@ static __always_inline void flow_forget(const struct flow_key *key, const struct
 	struct flow_key ALIGNED reply_key;
 
 	other_way_key(key, request, &reply_key);
-	bpf_map_delete_elem(&flows, &reply_key);
-	bpf_map_delete_elem(&opening_flows, &reply_key);
-	bpf_map_delete_elem(&flows, key);
-	bpf_map_delete_elem(&opening_flows, key);
+	flow_retire(&reply_key);
+	flow_retire(key);
 }
 
 #endif

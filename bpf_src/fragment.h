@@ -95,12 +95,20 @@ static __always_inline void fragment_remember(struct __sk_buff *skb, const struc
 		bpf_map_update_elem(&fragments, &fragment->key, &ports, BPF_ANY);
 }
 
-/* Whether one that nobody knows is of a Service's packet: its address is nobody else's. */
-static __always_inline bool fragment_is_lost(const struct fragment_key *key)
+/*
+ * Whether one that nobody knows is of a Service's packet: its address is nobody else's.  On its way out it is if it was
+ * to get an address of this node.
+ */
+static __always_inline bool fragment_is_lost(const struct __sk_buff *skb, const struct fragment_key *key)
 {
-	__u32 kinds = key->hook == FLOW_INGRESS ? address_kinds(&key->destination) : 0;
+	const struct settings *settings = settings_get();
+	__u32 kinds;
 
-	return kinds & (ADDRESS_CLUSTER_IP | ADDRESS_EXTERNAL) && !(kinds & ADDRESS_EXCLUDED);
+	if (key->hook == FLOW_EGRESS)
+		return skb->mark & masquerade_mark;
+	kinds = address_kinds(&key->destination);
+	return kinds & (ADDRESS_CLUSTER_IP | ADDRESS_EXTERNAL) && !(kinds & ADDRESS_EXCLUDED) && settings &&
+	       !is_host_address(settings, &key->destination);
 }
 
 /* Finds what became of a packet's first fragment. */
@@ -127,12 +135,12 @@ static __always_inline int fragment_follow(struct __sk_buff *skb, __u32 network,
 	struct flow ALIGNED flow;
 	__s64 difference;
 
-	if (!ports && fragment_is_lost(key)) {
+	if (!ports || !fragment_flow_read(key, ports, &flow)) {
+		if (!fragment_is_lost(skb, key))
+			return TC_ACT_UNSPEC;
 		reason_count(REASON_LOST_FRAGMENT);
 		return TC_ACT_SHOT;
 	}
-	if (!ports || !fragment_flow_read(key, ports, &flow))
-		return TC_ACT_UNSPEC;
 	skb->mark = (skb->mark & ~masquerade_mark) | (flow.state & FLOW_MASQUERADED ? masquerade_mark : 0);
 	new = (struct endpoints){flow.source, flow.destination};
 	difference = bpf_csum_diff((void *)&old, sizeof(old), (void *)&new, sizeof(new), 0);

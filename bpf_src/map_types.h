@@ -251,6 +251,7 @@ enum flow_state {
 	FLOW_SWEPT = 16,       /* about to be deleted: nobody's */
 	FLOW_MASQUERADED = 32, /* a request that gets an address of this node as its source on its way out */
 	FLOW_REFUSED = 64,     /* a request that this node itself answers, from a port that nobody listens to */
+	FLOW_RETIRED = 128,    /* swept because another connection took its place: it does not come back */
 };
 
 /*

@@ -39,8 +39,10 @@ static __always_inline int addresses_store(struct __sk_buff *skb, __u32 network,
 {
 	__be32 pair[2] = {new->source.words[3], new->destination.words[3]};
 
+	/* IPv6 has no checksum of its own that would make up for the change in a sum over the whole packet. */
 	if (ipv6)
-		return bpf_skb_store_bytes(skb, network + IPV6_ADDRESSES_PLACE, new, sizeof(*new), 0);
+		return bpf_skb_store_bytes(skb, network + IPV6_ADDRESSES_PLACE, new, sizeof(*new),
+		                           BPF_F_RECOMPUTE_CSUM);
 	if (bpf_l3_csum_replace(skb, network + IPV4_CHECKSUM_PLACE, 0, difference, 0))
 		return -1;
 	return bpf_skb_store_bytes(skb, network + IPV4_ADDRESSES_PLACE, pair, sizeof(pair), 0);

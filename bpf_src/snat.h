@@ -25,7 +25,7 @@ static __always_inline __u8 snat_begin(struct __sk_buff *skb, const struct packe
 		return REASON_NO_DEVICE_ADDRESS;
 	*flow = (struct flow){
 		.source = *address,
-		.source_port = packet->tuple.source_port,
+		.source_port = masquerade_port(packet->tuple.source_port),
 		.destination = packet->tuple.destination,
 		.destination_port = packet->tuple.destination_port,
 		.state = FLOW_REQUEST,

@@ -41,21 +41,26 @@ static __always_inline __u32 seconds_since(__u32 seen, __u32 now)
 	return ticks > 0 ? ((__u64)ticks << FLOW_TICK) / jiffies_per_second : 0;
 }
 
-/* Whether a connection's time is over, in this direction and in the other. */
-static __always_inline bool flow_is_over(const struct flow_key *key, const struct flow *flow)
+static __always_inline const struct flow *other_way_find(const struct flow_key *key, const struct flow *flow)
 {
 	struct flow_key ALIGNED other_key;
-	const struct flow *other;
-	__u32 now = tick_now(), idle = seconds_since(READ_ONCE(flow->seen), now), other_idle = idle, other_state = 0;
 
 	other_way_key(key, flow, &other_key);
-	other = bpf_map_lookup_elem(&flows, &other_key);
+	return bpf_map_lookup_elem(&flows, &other_key);
+}
+
+/* Whether a connection's time is over, in this direction and in the other. */
+static __always_inline bool flow_is_over(const struct flow_key *key, const struct flow *flow, const struct flow *other)
+{
+	__u32 now = tick_now(), idle = seconds_since(READ_ONCE(flow->seen), now), other_state = 0;
+
 	if (other) {
-		other_idle = seconds_since(READ_ONCE(other->seen), now);
+		__u32 other_idle = seconds_since(READ_ONCE(other->seen), now);
+
 		other_state = READ_ONCE(other->state);
+		if (other_idle < idle)
+			idle = other_idle;
 	}
-	if (other_idle < idle)
-		idle = other_idle;
 	return idle > timeout_seconds(key->protocol, READ_ONCE(flow->state), other_state);
 }
 
@@ -63,16 +68,25 @@ SEC("iter/bpf_map_elem")
 int sweep(struct bpf_iter__bpf_map_elem *ctx)
 {
 	const struct flow_key *found = ctx->key;
+	const struct flow *other;
 	struct flow *flow = ctx->value;
 	struct flow_key ALIGNED key;
+	bool is_over;
 
 	if (!found || !flow)
 		return 0;
 	key = *found;
-	if (flow->state & FLOW_SWEPT)
+	other = other_way_find(&key, flow);
+	is_over = flow_is_over(&key, flow, other);
+	if (!(flow->state & FLOW_SWEPT)) {
+		if (is_over)
+			flow->state |= FLOW_SWEPT; /* lost to a packet that comes meanwhile, as it should be */
+	} else if (flow->state & FLOW_RETIRED || is_over || !other || other->state & FLOW_SWEPT) {
 		bpf_map_delete_elem(&flows, &key);
-	else if (flow_is_over(&key, flow))
-		flow->state |= FLOW_SWEPT; /* lost to a packet that comes meanwhile, as it should be */
+	} else {
+		/* The other way was used after this one was marked, and before it could be. */
+		flow->state &= ~FLOW_SWEPT;
+	}
 	return 0;
 }
 

@@ -195,7 +195,12 @@ class _Agent:
 
     def _look_at_network(self) -> None:
         self._next_look = None
-        self._network = self._monitor.read()
+        try:
+            self._network = self._monitor.read()
+        except OSError as error:
+            self._next_look = time.monotonic() + DEVICE_CHECK_PERIOD
+            _log.error("network_not_read", error=str(error), reason="the node's addresses and devices stay as known")
+            return
         self._observer.set_addresses(self._network.addresses)
         self._next_device_check = 0.0
 

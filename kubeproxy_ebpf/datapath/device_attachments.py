@@ -7,10 +7,11 @@ the kernel keeps with the device.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,10 +111,14 @@ class DeviceAttachments:
         """
         sources = pack_device(device.source_ipv4, device.source_ipv6)
         syscalls.map_update(self._addresses, pack_device_key(index), sources)
-        for hook in DeviceHook:
-            name = program_name(hook, has_ethernet=device.has_ethernet)
-            if not self._runs(Place(index, hook), name):
-                self._attach(Place(index, hook), self._programs[name])
+        try:
+            for hook in DeviceHook:
+                name = program_name(hook, has_ethernet=device.has_ethernet)
+                if not self._runs(Place(index, hook), name):
+                    self._attach(Place(index, hook), self._programs[name])
+        except OSError:
+            self._forget_addresses(index)
+            raise
 
     def detach(self, index: int) -> None:
         """Have a device run neither; one that is gone is forgotten.
@@ -123,8 +128,14 @@ class DeviceAttachments:
         """
         for hook in DeviceHook:
             self._detach(Place(index, hook))
-        with suppress(FileNotFoundError):
+        self._forget_addresses(index)
+
+    def _forget_addresses(self, index: int) -> None:
+        try:
             syscalls.map_delete(self._addresses, pack_device_key(index))
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
 
     def _attach(self, place: Place, program: int) -> None:
         self._detach(place)
@@ -207,9 +218,9 @@ class ProgramReplacement:
                 continue  # its device is gone
             name = self._name(info.program_id, Place.of_file(file_name).hook)
             if name in self._old:
-                self._undo(syscalls.link_update, link, self._old[name])
-            syscalls.link_update(link, self._new[name])
-            alive.append(file_name)
+                self._undo(_update_unless_gone, link, self._old[name])
+            if _update_unless_gone(link, self._new[name]):
+                alive.append(file_name)
         return alive
 
     def filters(self, filter_name: str) -> None:
@@ -224,15 +235,37 @@ class ProgramReplacement:
                 name = self._name(found.program_id if found else 0, place.hook)
                 if name in self._old:
                     self._undo(_put_back, place, self._old[name], filter_name)
-                device_hooks.attach_filter(kernel, place.index, place.hook, self._new[name], filter_name)
+                with _may_be_gone(place.index):
+                    device_hooks.attach_filter(kernel, place.index, place.hook, self._new[name], filter_name)
 
     def _name(self, program_id: int, hook: DeviceHook) -> str:
         """Return which program it is; one that a load which was killed left there is put right by the agent."""
         return self._names.get(program_id, program_name(hook, has_ethernet=True))
 
 
+def _update_unless_gone(link: int, program: int) -> bool:
+    """Replace a link's program; False: its device went meanwhile."""
+    try:
+        syscalls.link_update(link, program)
+    except KernelError:
+        if syscalls.link_info(link).interface:
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def _may_be_gone(index: int) -> Iterator[None]:
+    """Let something fail if the device goes meanwhile."""
+    try:
+        yield
+    except OSError:
+        if index in {number for number, _ in socket.if_nameindex()}:
+            raise
+
+
 def _put_back(place: Place, program: int, filter_name: str) -> None:
-    with closing(RouteSocket()) as kernel:
+    with closing(RouteSocket()) as kernel, _may_be_gone(place.index):
         device_hooks.attach_filter(kernel, place.index, place.hook, program, filter_name)
 
 
@@ -244,5 +277,4 @@ def remove_filters(filter_name: str) -> None:
     """
     with closing(RouteSocket()) as kernel:
         for place in our_filters(kernel, filter_name):
-            with suppress(FileNotFoundError):
-                device_hooks.detach_filter(kernel, place.index, place.hook)
+            device_hooks.detach_filter(kernel, place.index, place.hook)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import errno
-from contextlib import suppress
 from struct import Struct
 from typing import NamedTuple
 
@@ -30,6 +29,7 @@ _CLSACT_HANDLE, _CLSACT_PARENT = 0xFFFF0000, 0xFFFFFFF1
 _KIND, _OPTIONS = 1, 2
 _BPF_FD, _BPF_NAME, _BPF_FLAGS, _BPF_ID = 6, 7, 8, 11
 _DIRECT_ACTION = 1
+_CLSACT = b"clsact\0"
 _EVERY_PROTOCOL = 0x0300
 """ETH_P_ALL in network order."""
 _MESSAGE = Struct("=BxxxiIII")
@@ -71,9 +71,16 @@ def attach_filter(kernel: RouteSocket, index: int, hook: DeviceHook, program_fd:
     Raises:
         OSError: the kernel refuses.
     """
-    with suppress(FileExistsError):
-        qdisc = _MESSAGE.pack(0, index, _CLSACT_HANDLE, _CLSACT_PARENT, 0) + attribute(_KIND, b"clsact\0")
+    qdisc = _MESSAGE.pack(0, index, _CLSACT_HANDLE, _CLSACT_PARENT, 0) + attribute(_KIND, _CLSACT)
+    try:
         kernel.change(_NEW_QDISC, _CREATE | _EXCLUSIVE, qdisc)
+    except FileExistsError:
+        if index not in devices_with_filters(kernel):
+            reason = "its qdisc `ingress` takes the place of `clsact`, which has egress too: replace it (tc qdisc)"
+            raise OSError(errno.EBUSY, reason) from None
+    found = find_filter(kernel, index, hook)
+    if found is not None and found.name != name:
+        raise OSError(errno.EBUSY, f"the filter of {found.name!r} is in its place: remove it (tc filter)")
     options = (
         attribute(_BPF_FD, _NUMBER.pack(program_fd))
         + attribute(_BPF_NAME, name.encode() + b"\0")
@@ -124,13 +131,13 @@ def find_filter(kernel: RouteSocket, index: int, hook: DeviceHook) -> Filter | N
 
 
 def devices_with_filters(kernel: RouteSocket) -> list[int]:
-    """Return the indices of the devices that have the qdisc which filters are in, whoever made it.
+    """Return the indices of the devices that have the qdisc ``clsact``, whoever made it.
 
     Raises:
         OSError: the kernel refuses.
     """
-    qdiscs = [entry.fields for entry in kernel.listing(_GET_QDISC, _MESSAGE)]
-    return [index for _, index, _, parent, _ in qdiscs if parent == _CLSACT_PARENT]
+    qdiscs = kernel.listing(_GET_QDISC, _MESSAGE)
+    return [entry.fields[1] for entry in qdiscs if entry.attributes.get(_KIND) == _CLSACT]
 
 
 def _filter(index: int, hook: DeviceHook) -> bytes:

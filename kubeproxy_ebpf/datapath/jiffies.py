@@ -17,7 +17,7 @@ LEAST_APART: Final = 0.2
 """Seconds between two looks: fifty or sixty jiffies of the closest two choices, so one more or less is no other."""
 _ATTEMPTS: Final = 100
 """The quickest look counts: the processor may be taken away in the middle of one."""
-_PACKET = bytes(14)
+_PACKET = bytes(64)
 """What a program is given that looks at nothing."""
 
 

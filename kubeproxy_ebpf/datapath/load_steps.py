@@ -12,7 +12,7 @@ import structlog
 
 from kubeproxy_ebpf.datapath import packet_path, resize
 from kubeproxy_ebpf.datapath.attach import Attachment, hook_name
-from kubeproxy_ebpf.datapath.device_attachments import PROGRAMS, ProgramReplacement, filter_name
+from kubeproxy_ebpf.datapath.device_attachments import ProgramReplacement, filter_name
 from kubeproxy_ebpf.datapath.errors import MixedVersionsError, NotLoadedError
 from kubeproxy_ebpf.datapath.grace_period import GracePeriod
 from kubeproxy_ebpf.datapath.jiffies import JiffiesRate
@@ -54,8 +54,6 @@ class Loading:
         self._resized: dict[str, int] = {}
         self._packet_programs: dict[str, int] = {}
         self.restored = bool(self._pinned)
-        self.drops_packets = False
-        """There were packet programs, and there are none any more."""
 
     def _open_pinned_maps(self) -> dict[str, int]:
         try:
@@ -170,7 +168,6 @@ class Loading:
         self._stage_sockets(Attachment(cgroup, links, programs))
         if self._packet_programs:
             self._stage_packets(programs)
-        self.drops_packets = not self._packet_programs and not PROGRAMS.isdisjoint(programs)
 
     def _stage_sockets(self, attachment: Attachment) -> None:
         self._finally.callback(attachment.close)

@@ -108,7 +108,7 @@ def load(
         packets = loading.open_packet_path()
         pins.commit()
         on_failure.pop_all()
-        _clear(pins, drops_filters=loading.drops_packets)
+        _clear(pins, drops_filters=packets is None)
     _log.info("datapath_loaded", pin_folder=str(pin_folder), cgroup=str(cgroup), restored=loading.restored)
     return Datapath(store, loading.restored, packets, lock)
 
@@ -143,6 +143,7 @@ def unload(pin_folder: Path, *, lock_timeout: float = LOCK_TIMEOUT) -> bool:
         OSError: the kernel does not let go of a filter.
     """
     if not pin_folder.is_dir():
+        remove_filters(filter_name(pin_folder))  # they outlive a bpffs that was unmounted
         return False
     pins = PinFolder(pin_folder)
     lock = FolderLock(pin_folder, lock_timeout)

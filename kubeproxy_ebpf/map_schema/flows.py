@@ -17,6 +17,7 @@ FLOW_RST: Final = 8
 FLOW_SWEPT: Final = 16
 FLOW_MASQUERADED: Final = 32
 FLOW_REFUSED: Final = 64
+FLOW_RETIRED: Final = 128
 
 _FLOW_KEY = Struct("16s16s2s2sBB2x")
 _FLOW = Struct("=16s16s2s2sIIIII")

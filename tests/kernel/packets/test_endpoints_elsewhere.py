@@ -7,9 +7,13 @@ import pytest
 
 from tests.kernel.packets.conftest import Forward
 from tests.kernel.packets.packet import SHOT, Endpoint, ends, tcp
-from tests.kernel.packets.test_endpoints_here import BACKENDS, CLIENTS, FRONTENDS, PROTOCOLS, families, protocols
+from tests.kernel.packets.test_endpoints_here import BACKENDS, FRONTENDS, PROTOCOLS, families, protocols
 from tests.kernel.programs.service_maps import LOAD_BALANCER
 
+CLIENTS: dict[int, Endpoint] = {4: ("198.51.100.7", 20000), 6: ("2001:db8:1::7", 20000)}
+"""From a port that no socket of this node has by itself."""
+OURS = {*range(1024, 30000), *range(61000, 65536)}
+"""Ports for masquerading: neither NodePorts' nor those that the kernel gives to sockets."""
 NODE = {4: "192.0.2.1", 6: "2001:db8::1"}
 NO_DEVICE_ADDRESS = 10
 
@@ -39,6 +43,19 @@ def test_there_and_back(forward: Forward, family: int, protocol: str) -> None:
         back = forward.translate("ingress", reply(backend, source))
         assert ends(back) == (backend, client)
         assert ends(forward.translate("egress", back)) == (frontend, client)
+
+
+@families
+@pytest.mark.parametrize("port", [30080, 40000, 53])
+def test_a_port_of_this_nodes_own_is_not_taken(forward: Forward, family: int, port: int) -> None:
+    """A socket of this node may have it, with a connection of its own to the endpoint."""
+    serve(forward, family)
+    client, frontend, backend = (CLIENTS[family][0], port), FRONTENDS[family], BACKENDS[family]
+    source, _ = ends(forward.translate("egress", forward.translate("ingress", tcp(client, frontend))))
+    assert source[0] == NODE[family]
+    assert source[1] in OURS
+    back = forward.translate("ingress", tcp(backend, source, "SA"))
+    assert ends(forward.translate("egress", back)) == (frontend, client)
 
 
 def test_both_halves_stay_once_the_client_answered(forward: Forward) -> None:

@@ -141,7 +141,6 @@ STRANGERS: dict[str, Packet] = {
     "a TCP connection that nobody saw begin": tcp(CLIENTS[4], FRONTENDS[4], "A"),
     "an answer that nobody asked for": tcp(CLIENTS[4], FRONTENDS[4], "SA"),
     "a reset": tcp(CLIENTS[4], FRONTENDS[4], "R"),
-    "a later fragment": network("198.51.100.7", "192.0.2.10", frag=100, proto=6) / (b"\x9c\x40\x00\x50" * 8),
     "ping": network("198.51.100.7", "192.0.2.10", proto=1) / b"\x08\x00\xf7\xff\0\0\0\0",
 }
 

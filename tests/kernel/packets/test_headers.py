@@ -34,8 +34,7 @@ RARE: dict[str, tuple[int, Packet]] = {
 STRANGE: dict[str, tuple[int, Packet]] = {
     "an IPv4 header that is too short": (4, IP(ihl=4)),
     "version 6 in an IPv4 header": (4, IP(version=6)),
-    "a later IPv4 fragment": (4, IP(frag=1)),
-    "a later IPv6 fragment": (6, IPv6() / IPv6ExtHdrFragment(offset=1)),
+    "a later fragment behind other extensions": (6, IPv6() / IPv6ExtHdrHopByHop() / IPv6ExtHdrFragment(offset=1)),
     "version 4 in an IPv6 header": (6, IPv6(version=4)),
     "too many extensions": (6, IPv6() / IPv6ExtHdrDestOpt() / IPv6ExtHdrDestOpt() / IPv6ExtHdrDestOpt()),
     "an extension longer than the packet": (6, IPv6() / IPv6ExtHdrDestOpt(len=255)),

@@ -148,10 +148,12 @@ def test_ways_to_attach(world: World) -> None:
     with world.node.entered(), closing(RouteSocket()) as kernel:
         index = socket.if_nametoindex("uplink")
         for _ in range(2):
-            attach_filter(kernel, index, DeviceHook.INGRESS, world.forward.program(DeviceHook.INGRESS), "other")
+            attach_filter(
+                kernel, index, DeviceHook.INGRESS, world.forward.program(DeviceHook.INGRESS), "kubeproxy-ebpf"
+            )
         shown = world.node.run("tc", "filter", "show", "dev", "uplink", "ingress")
         assert shown.count("direct-action") == 1
-        assert "other direct-action" in shown
+        assert "kubeproxy-ebpf direct-action" in shown
         assert detach_filter(kernel, index, DeviceHook.INGRESS)
         assert not detach_filter(kernel, index, DeviceHook.INGRESS)
         assert "direct-action" not in world.node.run("tc", "filter", "show", "dev", "uplink", "ingress")
