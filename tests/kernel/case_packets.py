@@ -68,7 +68,7 @@ def _send(program: int, flow: Flow, *, wanted: set[Place]) -> PacketOutcome:
         elif run.packet == bytes(packet):
             outcome = outcome._replace(passed=outcome.passed + 1)
         else:
-            assert run.packet == with_right_checksums(run.packet), flow.text
+            assert outcome.endpoints or run.packet == with_right_checksums(run.packet), flow.text
             host, port = ends(parsed(run.packet))[1]
             if port == REFUSING_PORT:
                 outcome = outcome._replace(refused=outcome.refused + 1)

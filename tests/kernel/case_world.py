@@ -37,6 +37,7 @@ NODE = tuple(USUAL_SOURCES[Source.NODE].values())
 POD = tuple(USUAL_SOURCES[Source.POD].values())
 SIZES = MapSizes(
     **dict.fromkeys(("services", "slots", "backends", "origins", "affinity", "peer_names", "service_counters"), 4096),
+    **dict.fromkeys(("addresses", "frontends", "source_ranges", "service_names", "socket_origins_overflow"), 4096),
     **dict.fromkeys(("flows", "opening_flows"), 4096),
 )
 """Of maps that are made as large as they may become, or are read as a whole."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -98,6 +99,27 @@ def test_another_states_filters_are_left_alone(
         assert len(list(our_filters(kernel, filter_name(pin_folder)))) == len(DeviceHook)
         remove_filters(filter_name(pin_folder))
         assert not list(our_filters(kernel, filter_name(pin_folder)))
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("way", ["filters"], indirect=True)
+@pytest.mark.parametrize("obstacle", ["a qdisc", "a filter"])
+def test_what_is_in_the_way_is_said(
+    index: int, node_namespace: Namespace, pin_folder: Path, scratch_cgroup: Path, obstacle: str
+) -> None:
+    """The qdisc of the old kind has no egress; somebody else's filter in our place stays."""
+    kind = "ingress" if obstacle == "a qdisc" else "clsact"
+    node_namespace.run("tc", "qdisc", "add", "dev", DEVICE.name, kind)
+    with load(pin_folder, scratch_cgroup) as datapath, closing(RouteSocket()) as kernel:
+        assert datapath.packets is not None
+        if obstacle == "a filter":
+            program = syscalls.open_pinned(str(pin_folder / "layout_1" / "programs" / "forward_ingress"))
+            device_hooks.attach_filter(kernel, index, DeviceHook.INGRESS, program, "somebody's")
+        attachments = datapath.packets.attachments()
+        with pytest.raises(OSError, match=r"qdisc `ingress`|filter of \"somebody's\"") as caught:
+            attachments.attach(index, DEVICE)
+        assert caught.value.errno == errno.EBUSY
+        assert not attachments.is_attached(index, DEVICE)
 
 
 @pytest.mark.usefixtures("way")

@@ -95,6 +95,10 @@ class Forward:
         """Return the descriptor of the program of a hook, which stays ours."""
         return self._object.program_fd(f"forward_{hook.value}")
 
+    def write(self, table: str, key: bytes, value: bytes) -> None:
+        """Overwrite an entry of a table."""
+        syscalls.map_update(self._object.map_fd(table), key, value)
+
     def entries(self, table: str) -> dict[bytes, bytes]:
         """Return the keys and values of ``flows`` or ``opening_flows``."""
         return dict(self._store.entries_of(table))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.kernel.packets.conftest import Forward
@@ -71,6 +73,32 @@ def test_each_state_has_its_time(forward: Forward, protocol: str, end: list[tupl
     assert len(forward.entries("flows")) == BOTH_WAYS
     forward.sweep(**{timeout: SHORT}, **dict.fromkeys(others, LONG))
     assert not forward.entries("flows")
+
+
+SWEPT = 16
+"""Of the state of a flow, which is its last word; the hook is in its key."""
+STATE, HOOK = slice(52, 56), 37
+EGRESS = 2
+
+
+def mark_answers(forward: Forward) -> None:
+    """Mark the answers' way, as a sweep does that comes to it before a packet uses the other."""
+    for key, value in forward.entries("flows").items():
+        if key[HOOK] == EGRESS:
+            state = int.from_bytes(value[STATE], sys.byteorder) | SWEPT
+            forward.write("flows", key, value[: STATE.start] + state.to_bytes(4, sys.byteorder))
+
+
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+def test_what_was_used_between_two_looks_comes_back(forward: Forward, protocol: str) -> None:
+    """One way is marked and the other in use: answers are translated again, and nothing is taken."""
+    establish(forward, protocol)
+    mark_answers(forward)
+    answer = tcp(BACKENDS[4], CLIENTS[4], "A") if protocol == "TCP" else udp(BACKENDS[4], CLIENTS[4])
+    assert forward.run("egress", answer)[1] == bytes(answer)
+    forward.sweep()
+    assert ends(forward.translate("egress", answer))[0] == FRONTENDS[4]
+    assert len(forward.entries("flows")) == BOTH_WAYS
 
 
 def test_a_connection_that_is_marked_begins_anew(forward: Forward) -> None:
