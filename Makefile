@@ -84,10 +84,10 @@ cluster: root build kubernetes ## test with a real API server in front (root)
 test: root build kubernetes ## check and test everything (root)
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 all-tests checks
 
-# One after the other, and all of it beside the tests, which wait most of the time.
+# Beside the tests, which wait most of the time.
 .PHONY: checks
 checks: install
-	@$(MAKE) --no-print-directory --keep-going --jobs=1 lint types imports
+	@$(MAKE) --no-print-directory --keep-going lint types imports
 
 .PHONY: all-tests
 all-tests: root build kubernetes

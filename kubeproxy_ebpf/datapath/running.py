@@ -18,6 +18,7 @@ from kubeproxy_ebpf.datapath.libbpf.bpf_object import LoadError
 from kubeproxy_ebpf.datapath.map_sizes import MapSizes
 from kubeproxy_ebpf.datapath.self_test import self_test
 
+_FORWARDING = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 _TRIAL_SIZES = MapSizes(**dict.fromkeys(MapSizes().as_mapping(), 16) | {"events": 4096})
 
 
@@ -29,7 +30,8 @@ def probe_running(*, pin_folder: Path, cgroup: Path | None = None) -> tuple[Prob
             loader.open_pinned(pin_folder).close()
         except NotLoadedError:
             return (_not_loaded(), *_try_out(pin_folder.with_name(f"{pin_folder.name}-check"), where))
-        return (*_probe_hooks(pin_folder, where), _probe_devices(pin_folder), *self_test(pin_folder))
+        hooks = (*_probe_hooks(pin_folder, where), _probe_devices(pin_folder), _probe_forwarding())
+        return (*hooks, *self_test(pin_folder))
     except (DatapathError, LoadError, OSError) as error:
         return (Probe("data_plane", ok=False, detail=str(error), remedy="see the message"),)
 
@@ -44,7 +46,7 @@ def _try_out(pin_folder: Path, cgroup: Path) -> tuple[Probe, ...]:
         packets = loader.PACKET_OBJECTS
         with loader.load(pin_folder=pin_folder, cgroup=cgroup, sizes=_TRIAL_SIZES, packet_objects=packets) as loaded:
             found = _can_serve_packets() if loaded.packets else _cannot_serve_packets()
-            return (*_probe_hooks(pin_folder, cgroup), found, *self_test(pin_folder))
+            return (*_probe_hooks(pin_folder, cgroup), found, _probe_forwarding(), *self_test(pin_folder))
     finally:
         loader.unload(pin_folder)
 
@@ -71,6 +73,21 @@ def _probe_devices(pin_folder: Path) -> Probe:
         detail, remedy = "its programs are on no device", "start the agent, or name devices with --devices"
     detail += ": clients outside this node are not served"
     return Probe("packet_path", ok=False, detail=detail, remedy=remedy, required=False)
+
+
+def _probe_forwarding() -> Probe:
+    """Whether the node forwards what comes from outside to its pods and to other nodes."""
+    off = [name for name in _FORWARDING if _says_no(Path("/proc/sys", *name.split(".")))]
+    if not off:
+        return Probe("forwarding", ok=True, detail="the node forwards", required=False)
+    detail = f"{' and '.join(off)}: 0, so packets from outside reach no endpoint"
+    remedy = f"sysctl -w {' '.join(f'{name}=1' for name in off)}"
+    return Probe("forwarding", ok=False, detail=detail, remedy=remedy, required=False)
+
+
+def _says_no(path: Path) -> bool:
+    """Whether a sysctl is there, and off: a node without IPv6 has no switch for it."""
+    return path.exists() and path.read_text().strip() == "0"
 
 
 def _probe_hooks(pin_folder: Path, cgroup: Path) -> Iterator[Probe]:

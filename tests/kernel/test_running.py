@@ -30,10 +30,22 @@ def test_data_plane_that_works(
     """Attached everywhere, alone, and each connection arrives; nobody asked for packet programs."""
     probes = probe(node_namespace, scratch_cgroup, pin_folder)
     assert datapath.store
-    assert len(probes) == 6
+    assert len(probes) == 7
     assert [name for name, answer in probes.items() if not answer.ok] == ["packet_path"]
     assert not probes["packet_path"].required
     assert probes["packet_path"].detail.startswith("its programs are not loaded")
+
+
+def test_a_node_that_does_not_forward_is_told_so(
+    datapath: Datapath, node_namespace: Namespace, scratch_cgroup: Path, pin_folder: Path
+) -> None:
+    """By family, with what to set."""
+    assert datapath.store
+    node_namespace.sysctl("net.ipv6.conf.all.forwarding", 0)
+    found = probe(node_namespace, scratch_cgroup, pin_folder)["forwarding"]
+    assert (found.ok, found.required) == (False, False)
+    assert found.detail.startswith("net.ipv6.conf.all.forwarding: 0")
+    assert found.remedy == "sysctl -w net.ipv6.conf.all.forwarding=1"
 
 
 def test_nothing_loaded_is_tried_out_and_taken_away(

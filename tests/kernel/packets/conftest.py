@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 import kubeproxy_ebpf
+from kubeproxy_ebpf.datapath import batches
 from kubeproxy_ebpf.datapath.device_hooks import DeviceHook
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
+from kubeproxy_ebpf.datapath.libbpf.kernel_types import MapType
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
+from kubeproxy_ebpf.layout.changes import ArrayMap
 from tests.kernel.conftest import SMALL
 from tests.kernel.packets.packet import UNSPEC, Packet, parsed, with_right_checksums
 from tests.kernel.programs import service_maps
@@ -27,28 +30,29 @@ _SEEN = slice(48, 52)
 """Where a flow says when it was last used."""
 AGE = 1000
 """Ticks: 1024 seconds, with 250 jiffies in each as the programs believe unless they are told."""
+COUNTERS = ("service_counters", "reason_counters")
 SERVICE_CIDRS = ("10.96.0.0/16", "fd00:96::/112")
 
 
 class Forward:
     """The programs, and the maps that they look Services up in."""
 
-    def __init__(self) -> None:
-        """Load them with small tables."""
-        self._object = BpfObject(OBJECTS / "forward.bpf.o")
-        for name, entries in (SMALL.as_mapping() | SMALL_TABLES).items():
-            self._object.set_entries(name, entries)
-        self._object.load()
-        maps = [map_.name for map_ in self._object.maps() if not map_.internal]
-        self._store = KernelMapStore({name: os.dup(self._object.map_fd(name)) for name in maps})
+    def __init__(self, loaded: BpfObject) -> None:
+        """Take the programs, which stay the caller's, and empty their maps."""
+        self._object = loaded
+        maps = [map_ for map_ in loaded.maps() if not map_.internal]
+        for map_ in maps:
+            empty(map_.name, loaded.map_fd(map_.name))
+        self._store = KernelMapStore({map_.name: os.dup(loaded.map_fd(map_.name)) for map_ in maps})
+        for array in ArrayMap:
+            self._store.write(array, 0, bytes(len(self._store.read(array))))
         self.maps = ServiceMaps(self._store)
         self.maps.settings(service_cidrs=SERVICE_CIDRS)
         self.marks: dict[bytes, int] = {}
 
     def close(self) -> None:
-        """Let go of them."""
+        """Let go of the maps."""
         self._store.close()
-        self._object.close()
 
     def grow_old(self) -> None:
         """Let all connections that stay have been idle for :data:`AGE`."""
@@ -104,9 +108,30 @@ class Forward:
         return dict(self._store.entries_of(table))
 
 
+def empty(name: str, fd: int) -> None:
+    """Make a map what it was when it was created; arrays in shared memory are for others to clear."""
+    info = syscalls.map_info(fd)
+    if info.type in {MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE}:
+        batches.delete(fd, [key for key, _ in batches.read(fd, info)])
+    elif name in COUNTERS:
+        nothing = bytes(info.value_size * syscalls.possible_cpus())
+        for index in range(info.max_entries):
+            syscalls.map_update(fd, index.to_bytes(4, sys.byteorder), nothing)
+
+
+@pytest.fixture(scope="session")
+def loaded_forward() -> Iterator[BpfObject]:
+    """Load the packet programs with small tables, once: their verification takes longer than most tests."""
+    with BpfObject(OBJECTS / "forward.bpf.o") as object_:
+        for name, entries in (SMALL.as_mapping() | SMALL_TABLES).items():
+            object_.set_entries(name, entries)
+        object_.load()
+        yield object_
+
+
 @pytest.fixture
-def forward() -> Iterator[Forward]:
-    """Load the packet programs."""
-    programs = Forward()
+def forward(loaded_forward: BpfObject) -> Iterator[Forward]:
+    """Return the packet programs with empty maps."""
+    programs = Forward(loaded_forward)
     yield programs
     programs.close()
