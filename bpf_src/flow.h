@@ -50,9 +50,7 @@ static __noinline bool syn_is_repeated(const struct flow_key *key, const struct 
 	bool is_answered = false;
 
 	other_way_key(key, flow, &other_key);
-	other = bpf_map_lookup_elem(&flows, &other_key);
-	if (!other)
-		other = bpf_map_lookup_elem(&opening_flows, &other_key);
+	other = flow_find(&other_key);
 	if (other) {
 		state |= other->state;
 		is_answered = other->seen && tick_now() - other->seen < ANSWER_TICKS;
@@ -162,10 +160,16 @@ static __always_inline struct flow *opening_flow_read(const struct flow_key *key
 	return bpf_map_lookup_elem(&opening_flows, key) == flow ? flow : NULL;
 }
 
+/* Copies what becomes of packets with a tuple, for those that only follow a connection; false: there is none. */
+static __always_inline bool flow_copy(const struct flow_key *key, struct flow *copy)
+{
+	return standing_flow_read(key, copy) || opening_flow_read(key, copy);
+}
+
 /* Finds what becomes of a packet that belongs to a connection, and where that is kept. */
 static __always_inline struct flow *flow_read(const struct packet *packet, struct flow *copy)
 {
-	struct flow *standing = standing_flow_read(&packet->tuple, copy), *flow;
+	struct flow *standing = standing_flow_read(&packet->tuple, copy), *flow, *moved;
 
 	if (standing)
 		return standing;
@@ -174,8 +178,8 @@ static __always_inline struct flow *flow_read(const struct packet *packet, struc
 		return flow;
 	flow_assure(&packet->tuple, copy);
 	/* If it stays now, its old place may be another's. */
-	standing = bpf_map_lookup_elem(&flows, &packet->tuple);
-	return standing ? standing : flow;
+	moved = flow_find(&packet->tuple);
+	return moved ? moved : flow;
 }
 
 /* 0: both make the same of a packet. */
@@ -199,14 +203,11 @@ static __always_inline void flow_retire(const struct flow_key *key)
 /* Whether replies under a key would be taken for another connection's; one that has ended makes room. */
 static __always_inline bool reply_key_is_free(const struct flow_key *key, const struct flow *reply)
 {
-	const struct flow *standing = bpf_map_lookup_elem(&flows, key);
-	const struct flow *other = standing ? standing : bpf_map_lookup_elem(&opening_flows, key);
+	const struct flow *other = flow_find(key);
 
-	if (!other)
+	if (!other || !rewrite_difference(other, reply))
 		return true;
-	if (!rewrite_difference(other, reply))
-		return true;
-	if (!(other->state & (FLOW_FIN | FLOW_RST | FLOW_SWEPT)))
+	if (!(other->state & (FLOW_FIN | FLOW_RST)))
 		return false;
 	flow_retire(key);
 	return true;

@@ -41,4 +41,12 @@ static __always_inline void other_way_key(const struct flow_key *key, const stru
 	other->pad = 0;
 }
 
+/* The entry of a key, in either table. What is about to be deleted is nobody's, and hides nothing. */
+static __always_inline struct flow *flow_find(const struct flow_key *key)
+{
+	struct flow *standing = bpf_map_lookup_elem(&flows, key);
+
+	return standing && !(standing->state & FLOW_SWEPT) ? standing : bpf_map_lookup_elem(&opening_flows, key);
+}
+
 #endif

@@ -124,7 +124,7 @@ static __always_inline bool fragment_flow_read(const struct fragment_key *key, c
 		.hook = key->hook,
 	};
 
-	return standing_flow_read(&tuple, flow) || opening_flow_read(&tuple, flow);
+	return flow_copy(&tuple, flow);
 }
 
 /* Gives a later fragment the addresses that its first one got. Returns an action. */

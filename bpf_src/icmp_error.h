@@ -70,7 +70,7 @@ static __always_inline bool quoted_flow_read(const struct packet *quoted, struct
 		.hook = quoted->tuple.hook,
 	};
 
-	return standing_flow_read(&answer, flow) || opening_flow_read(&answer, flow);
+	return flow_copy(&answer, flow);
 }
 
 /* Where a quoted packet's own checksum is, if the quotation reaches that far and there is one; else 0. */

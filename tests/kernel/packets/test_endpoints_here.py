@@ -134,6 +134,44 @@ def test_a_port_that_is_used_again_is_another_connection(forward: Forward) -> No
     assert ends(forward.translate("egress", tcp(other, client, "SA")))[0] == frontend
 
 
+def test_a_port_that_is_used_again_while_the_old_connection_is_swept(forward: Forward) -> None:
+    """What stood and has ended says nothing of the next: its SYN, sent once more, is the same connection's."""
+    service = serve(forward, 4)
+    client, frontend, backend = CLIENTS[4], FRONTENDS[4], BACKENDS[4]
+    for hook, packet in (
+        ("ingress", tcp(client, frontend)),
+        ("egress", tcp(backend, client, "SA")),
+        ("ingress", tcp(client, frontend, "A")),
+        ("egress", tcp(backend, client, "R")),
+    ):
+        forward.translate(hook, packet)
+    assert forward.entries("flows")
+    assert ends(forward.translate("ingress", tcp(client, frontend)))[1] == backend
+    forward.maps.publish(service, [("10.1.1.2", 8080)])
+    assert ends(forward.translate("ingress", tcp(client, frontend)))[1] == backend
+    assert ends(forward.translate("egress", tcp(backend, client, "SA")))[0] == frontend
+
+
+def test_answers_stay_apart_beside_what_is_swept(forward: Forward) -> None:
+    """Two frontends with one endpoint, from one port: also while an ended connection lies under the key of answers."""
+    serve(forward, 4)
+    client, frontend, backend, twin = CLIENTS[4], FRONTENDS[4], BACKENDS[4], ("192.0.2.11", 80)
+    forward.maps.frontend(forward.maps.service([backend]), *twin, service_maps.TCP, LOAD_BALANCER)
+    for hook, packet in (
+        ("ingress", tcp(client, frontend)),
+        ("egress", tcp(backend, client, "SA")),
+        ("ingress", tcp(client, frontend, "A")),
+        ("ingress", tcp(client, frontend, "R")),
+        ("egress", tcp(backend, client, "R")),
+    ):
+        forward.translate(hook, packet)
+    assert ends(forward.translate("ingress", tcp(client, frontend))) == (client, backend)
+    source, destination = ends(forward.translate("ingress", tcp(client, twin)))
+    assert destination == backend
+    assert source != client, "another port: answers to the first connection come under the client's own"
+    assert ends(forward.translate("egress", tcp(backend, client, "SA")))[0] == frontend
+
+
 STRANGERS: dict[str, Packet] = {
     "another port of a load balancer's address": tcp(CLIENTS[4], ("192.0.2.10", 81)),
     "another address": tcp(CLIENTS[4], ("192.0.2.11", 80)),
