@@ -59,7 +59,7 @@ def run(configuration: Configuration) -> int:
         stop = stack.enter_context(StopSignals())
         sd_notify.notify_status("loading")
         source = stack.enter_context(closing(open_source(configuration)))
-        monitor = stack.enter_context(NetworkMonitor())
+        monitor = stack.enter_context(closing(NetworkMonitor()))
         network = monitor.read()
         if configuration.packet_path:
             require_matches(network, configuration.devices)

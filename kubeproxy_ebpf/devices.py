@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -58,14 +58,19 @@ class DeviceKeeper:
         self._patterns = patterns
         self._kept: dict[int, Device] = {}
         self._failed: dict[int, str] = {}
+        self._known: tuple[NodeNetwork, Collection[Address]] | None = None
+        self._wanted: Mapping[int, Device] = {}
+        """What follows from it: a node has as many routes as pods, and most looks find nothing new."""
 
     def look(self, network: NodeNetwork, node_addresses: Collection[Address]) -> None:
         """Attach to devices that came, and where somebody else detached; detach from those that lead nowhere now."""
-        wanted = devices_to_others(network, node_addresses, self._patterns)
-        for index in sorted((self._attachments.devices() | self._kept.keys()) - wanted.keys()):
+        if self._known != (network, node_addresses):
+            self._known = network, node_addresses
+            self._wanted = devices_to_others(network, node_addresses, self._patterns)
+        for index in sorted((self._attachments.devices() | self._kept.keys()) - self._wanted.keys()):
             with self._failure_noted(index, self._kept.get(index)):
                 self._detach(index)
-        for index, device in wanted.items():
+        for index, device in self._wanted.items():
             with self._failure_noted(index, device):
                 self._attach(index, device)
 

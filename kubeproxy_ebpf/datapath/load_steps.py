@@ -77,7 +77,6 @@ class Loading:
             msg = f"the programs have no map {', '.join(sorted(missing))}: install the package again"
             raise MixedVersionsError(msg)
         self._load(object_, definitions)
-        self._sockets = object_
 
     def try_to_load_packets(self, paths: Sequence[Path]) -> None:
         """Load the packet programs; if they cannot be, the sockets are served without them."""
@@ -155,7 +154,7 @@ class Loading:
         self._on_failure.callback(packets.close)
         return packets
 
-    def stage(self, cgroup: Path) -> None:
+    def stage(self, cgroup: Path, sockets: BpfObject) -> None:
         """Pin the maps, attach or replace every program, pin the links: all beside what is in use."""
         links = self._pins.open_links()
         self._finally.callback(close_all, links.values())
@@ -165,15 +164,15 @@ class Loading:
         self._pins.begin()
         for name, fd in self._maps.items():
             self._pins.stage("maps", name, fd)
-        self._stage_sockets(Attachment(cgroup, links, programs))
+        self._stage_sockets(sockets, Attachment(cgroup, links, programs))
         if self._packet_programs:
             self._stage_packets(programs)
 
-    def _stage_sockets(self, attachment: Attachment) -> None:
+    def _stage_sockets(self, object_: BpfObject, attachment: Attachment) -> None:
         self._finally.callback(attachment.close)
         self._on_failure.callback(attachment.undo)
-        for program in self._sockets.programs():
-            hook, program_fd = hook_name(program.attach_type), self._sockets.program_fd(program.name)
+        for program in object_.programs():
+            hook, program_fd = hook_name(program.attach_type), object_.program_fd(program.name)
             link = attachment.attach(program.attach_type, program_fd)
             self._pins.stage("programs", hook, program_fd)
             self._pins.stage("links", hook, link)

@@ -103,7 +103,7 @@ def load(
         loading.try_to_load_packets(packet_objects)
         loading.copy_resized()
         store = loading.open_store()
-        loading.stage(cgroup)
+        loading.stage(cgroup, sockets)
         loading.copy_latecomers()
         packets = loading.open_packet_path()
         pins.commit()

@@ -8,8 +8,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from struct import Struct
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from kubeproxy_ebpf.datapath.netlink import Entry, RouteSocket, attributes_of
 from kubeproxy_ebpf.model.address import MAPPED, Address, Family, family_of, parse_address
@@ -106,14 +105,6 @@ class NetworkMonitor:
         """Stop watching."""
         self._kernel.close()
         self._events.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _source(self, family: Family, addresses: Iterable[InterfaceAddress]) -> Address | None:
         text = self._preferred_source(family)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tests.kernel.scratch import Starter
 
 def read_network() -> NodeNetwork:
     """Return what this namespace has."""
-    with NetworkMonitor() as monitor:
+    with closing(NetworkMonitor()) as monitor:
         return monitor.read()
 
 
@@ -140,7 +141,7 @@ def test_routes_tell_their_ways(node_namespace: Namespace, route: str) -> None:
 
 def watch() -> Iterator[set[str]]:
     """Yield the addresses, and again whenever they changed."""
-    with NetworkMonitor() as monitor:
+    with closing(NetworkMonitor()) as monitor:
         known = texts(monitor.read().addresses)
         yield known
         while True:
