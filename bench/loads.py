@@ -23,6 +23,7 @@ class Loads:
     effect: Path
     reach: Path
     steady: Path
+    packets: Path
 
 
 def compile_loads(folder: Path) -> Loads:

@@ -26,6 +26,7 @@ from bench import (
     cost_report,
     hook_cost,
     life_report,
+    packet_cost,
     report,
     world,
 )
@@ -35,7 +36,7 @@ from bench.plan import Plan, full, quick
 from tools.kubernetes.build import version as kubernetes_version
 from tools.kubernetes.errors import ApiError, BuildError, ControlPlaneError
 
-MEASURES = ("hook", "connections", "bulk", "agent", "api")
+MEASURES = ("hook", "connections", "bulk", "agent", "packets", "api")
 _NOTES = """\
 In every measure all sides take turns within one run, so that a slow minute of the machine is everybody's; a figure is
 the median of the rounds' medians, with the lowest and highest round beside it.
@@ -108,6 +109,7 @@ def _measure(chosen: argparse.Namespace, folder: Path) -> list[report.Section]:
         "hook": lambda: [hook_cost.measure(plan)],
         "bulk": lambda: [bulk.measure(plan)],
         "agent": lambda: [agent_process.measure(plan)],
+        "packets": lambda: [packet_cost.measure(plan)],
         "api": lambda: _api(plan),
     }
     sections = []

@@ -84,14 +84,22 @@ def write(writer: Reconciler) -> int:
 
 
 @contextmanager
-def serving(cgroup: Path, count: int, endpoints: int, protocols: Sequence[str] = fleet.TCP) -> Iterator[None]:
-    """Let the processes of a cgroup reach so many Services, until the block ends."""
+def serving(
+    cgroup: Path,
+    count: int,
+    endpoints: int,
+    protocols: Sequence[str] = fleet.TCP,
+    packet_objects: Sequence[Path] = (),
+) -> Iterator[Path]:
+    """Let the processes of a cgroup reach so many Services, until the block ends; yields where all of it is pinned."""
     with ExitStack() as stack:
         pins = stack.enter_context(bpf_file_system()) / "kubeproxy-ebpf"
-        datapath = stack.enter_context(loader.load(pin_folder=pins, cgroup=cgroup, sizes=SIZES))
+        datapath = stack.enter_context(
+            loader.load(pin_folder=pins, cgroup=cgroup, sizes=SIZES, packet_objects=packet_objects)
+        )
         rounds.show(f"writing {count:,} Services")
         writer = reconciler(datapath, cluster(count, endpoints, protocols))
         write(writer)
         writer.apply_settings(_PROGRAM_SETTINGS)
         rounds.show("")
-        yield
+        yield pins

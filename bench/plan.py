@@ -28,6 +28,8 @@ class Plan:
     rate_milliseconds: int
     hook_rounds: int
     hook_connects: int
+    packet_rounds: int
+    packet_runs: int
     bulk_rounds: int
     effect_rounds: int
     agent_sizes: tuple[int, ...]
@@ -67,6 +69,8 @@ def quick(folder: Path, loads: Loads) -> Plan:
         rate_milliseconds=150,
         hook_rounds=35,
         hook_connects=1_000,
+        packet_rounds=21,
+        packet_runs=400,
         bulk_rounds=3,
         effect_rounds=20,
         agent_sizes=(1_000, 10_000),
@@ -96,6 +100,8 @@ def full(folder: Path, loads: Loads, kube_proxy_sizes: tuple[int, ...]) -> Plan:
         rate_milliseconds=250,
         hook_rounds=151,
         hook_connects=1_000,
+        packet_rounds=61,
+        packet_runs=400,
         bulk_rounds=7,
         effect_rounds=60,
         agent_sizes=(1_000, 10_000),

@@ -148,7 +148,11 @@ class PinFolder:
 
     def has_program(self, name: str) -> bool:
         """Whether a program of this name is in use."""
-        return (self.current / "programs" / name).exists()
+        return self.program_path(name).exists()
+
+    def program_path(self, name: str) -> Path:
+        """Return where a program in use is pinned."""
+        return self.current / "programs" / name
 
     def _open_kind(self, kind: str) -> dict[str, int]:
         folder = self.current / kind

@@ -27,6 +27,7 @@ class ProgramType(enum.IntEnum):
     """enum bpf_prog_type."""
 
     SOCKET_FILTER = 1
+    SCHED_CLS = 3
     CGROUP_SOCK = 9
     CGROUP_SOCK_ADDR = 18
 
