@@ -40,17 +40,14 @@ static __always_inline bool flow_backend_stands(const struct flow *flow)
 
 /*
  * Whether a SYN is another one of a connection that there is.  After the end of one it begins a new one, and so it does
- * once the backend is gone and has not answered of late.
+ * once the backend is gone and has not answered of late.  `other_key`: that of the other way.
  */
-static __noinline bool syn_is_repeated(const struct flow_key *key, const struct flow *flow)
+static __always_inline bool syn_is_repeated(const struct flow *flow, const struct flow_key *other_key)
 {
-	struct flow_key ALIGNED other_key;
-	const struct flow *other;
+	const struct flow *other = flow_find(other_key);
 	__u32 state = flow->state;
 	bool is_answered = false;
 
-	other_way_key(key, flow, &other_key);
-	other = flow_find(&other_key);
 	if (other) {
 		state |= other->state;
 		is_answered = other->seen && tick_now() - other->seen < ANSWER_TICKS;
@@ -58,17 +55,46 @@ static __noinline bool syn_is_repeated(const struct flow_key *key, const struct 
 	return !(state & (FLOW_FIN | FLOW_RST | FLOW_REFUSED)) && (is_answered || flow_backend_stands(flow));
 }
 
+/* Whether a datagram belongs to the flow that its tuple had before. What was refused is judged anew. */
+static __always_inline bool datagram_goes_on(const struct flow *flow)
+{
+	return !(flow->state & FLOW_REFUSED) && flow_backend_stands(flow);
+}
+
+/* Makes an entry nobody's. One that stays is left to the sweep: somebody may be in the middle of reading it. */
+static __always_inline void flow_retire(const struct flow_key *key)
+{
+	struct flow *standing = bpf_map_lookup_elem(&flows, key);
+
+	if (standing)
+		standing->state |= FLOW_SWEPT | FLOW_RETIRED;
+	bpf_map_delete_elem(&opening_flows, key);
+}
+
 /*
- * Whether a packet belongs to the connection that its tuple had before.  UDP leaves a backend that serves no more; a
- * TCP connection goes on for as long as its endpoint does.  What was refused is judged anew.
+ * Whether what opens a connection belongs to the one that its tuple had before.  UDP leaves a backend that serves no
+ * more; a TCP connection goes on for as long as its endpoint does.  What is over is forgotten: it makes room.
  */
+static __noinline bool opening_goes_on(const struct flow_key *key, const struct flow *flow)
+{
+	struct flow_key ALIGNED other_key;
+
+	other_way_key(key, flow, &other_key);
+	if (key->protocol == IPPROTO_TCP ? syn_is_repeated(flow, &other_key) : datagram_goes_on(flow))
+		return true;
+	if (flow->state & FLOW_REQUEST) {
+		flow_retire(&other_key);
+		flow_retire(key);
+	}
+	return false;
+}
+
+/* The same of any packet: what opens nothing goes on. Next to all of UDP's do so, too, at no more than a look. */
 static __always_inline bool flow_goes_on(const struct flow *flow, const struct packet *packet)
 {
-	if (!packet_opens(packet))
+	if (!packet_opens(packet) || (packet->tuple.protocol == IPPROTO_UDP && datagram_goes_on(flow)))
 		return true;
-	if (packet->tuple.protocol == IPPROTO_TCP)
-		return syn_is_repeated(&packet->tuple, flow);
-	return !(flow->state & FLOW_REFUSED) && flow_backend_stands(flow);
+	return opening_goes_on(&packet->tuple, flow);
 }
 
 /* Notes that a packet went this way. */
@@ -133,22 +159,19 @@ static __noinline int flow_assure(const struct flow_key *key, const struct flow 
 }
 
 /*
- * Finds the entry of a packet that stays, and copies it.  It is deleted only a grace period after it was marked, so
- * that nobody can be in the middle of reading it when its place becomes another's.
+ * The entry of a packet that stays.  It is deleted only a grace period after it was marked: whoever has found it can
+ * read it to the end.
  */
-static __always_inline struct flow *standing_flow_read(const struct flow_key *key, struct flow *copy)
+static __always_inline struct flow *standing_flow_find(const struct flow_key *key)
 {
 	struct flow *flow = bpf_map_lookup_elem(&flows, key);
 
-	if (!flow || READ_ONCE(flow->state) & FLOW_SWEPT)
-		return NULL;
-	*copy = *flow;
-	return flow;
+	return flow && !(READ_ONCE(flow->state) & FLOW_SWEPT) ? flow : NULL;
 }
 
 /*
- * The same for a connection that is not answered yet.  The kernel gives its place to another at any moment: what was
- * read counts if the place is still the key's afterwards.
+ * Finds the entry of a connection that is not answered yet, and copies it.  The kernel gives its place to another at
+ * any moment: what was read counts if the place is still the key's afterwards.
  */
 static __always_inline struct flow *opening_flow_read(const struct flow_key *key, struct flow *copy)
 {
@@ -163,17 +186,22 @@ static __always_inline struct flow *opening_flow_read(const struct flow_key *key
 /* Copies what becomes of packets with a tuple, for those that only follow a connection; false: there is none. */
 static __always_inline bool flow_copy(const struct flow_key *key, struct flow *copy)
 {
-	return standing_flow_read(key, copy) || opening_flow_read(key, copy);
+	const struct flow *standing = standing_flow_find(key);
+
+	if (!standing)
+		return opening_flow_read(key, copy);
+	*copy = *standing;
+	return true;
 }
 
-/* Finds what becomes of a packet that belongs to a connection, and where that is kept. */
-static __always_inline struct flow *flow_read(const struct packet *packet, struct flow *copy)
+/*
+ * Copies what becomes of a packet of a connection that was not answered when it was last looked at, and returns where
+ * that is kept; NULL: there is none.
+ */
+static __always_inline struct flow *opening_flow_follow(const struct packet *packet, struct flow *copy)
 {
-	struct flow *standing = standing_flow_read(&packet->tuple, copy), *flow, *moved;
+	struct flow *flow = opening_flow_read(&packet->tuple, copy), *moved;
 
-	if (standing)
-		return standing;
-	flow = opening_flow_read(&packet->tuple, copy);
 	if (!flow || !(copy->state & FLOW_REQUEST) || packet->tcp_flags & TCP_SYN)
 		return flow;
 	flow_assure(&packet->tuple, copy);
@@ -190,27 +218,24 @@ static __always_inline __u64 rewrite_difference(const struct flow *one, const st
 	       (one->destination_port ^ other->destination_port);
 }
 
-/* Makes an entry nobody's. One that stays is left to the sweep: somebody may be in the middle of reading it. */
-static __always_inline void flow_retire(const struct flow_key *key)
+/*
+ * Remembers what becomes of replies, unless they would be taken for another connection's; one that has ended makes
+ * room. Returns 0, or less if the key is another's.
+ */
+static __always_inline int reply_begin(const struct flow_key *key, const struct flow *reply)
 {
-	struct flow *standing = bpf_map_lookup_elem(&flows, key);
+	const struct flow *other = standing_flow_find(key);
 
-	if (standing)
-		standing->state |= FLOW_SWEPT | FLOW_RETIRED;
-	bpf_map_delete_elem(&opening_flows, key);
-}
-
-/* Whether replies under a key would be taken for another connection's; one that has ended makes room. */
-static __always_inline bool reply_key_is_free(const struct flow_key *key, const struct flow *reply)
-{
-	const struct flow *other = flow_find(key);
-
-	if (!other || !rewrite_difference(other, reply))
-		return true;
-	if (!(other->state & (FLOW_FIN | FLOW_RST)))
-		return false;
-	flow_retire(key);
-	return true;
+	if (!other && !bpf_map_update_elem(&opening_flows, key, reply, BPF_NOEXIST))
+		return 0;
+	if (!other)
+		other = bpf_map_lookup_elem(&opening_flows, key);
+	if (other && rewrite_difference(other, reply)) {
+		if (!(other->state & (FLOW_FIN | FLOW_RST)))
+			return -1;
+		flow_retire(key);
+	}
+	return bpf_map_update_elem(&opening_flows, key, reply, BPF_ANY);
 }
 
 /* A port that is neither a NodePort by default nor one that the kernel gives to sockets; in network order. */
@@ -234,10 +259,10 @@ static __always_inline __be16 masquerade_port(__be16 port)
 }
 
 /*
- * Remembers both ways of a new connection.  Two of a client's connections through different frontends may come to look
- * alike to their common backend: then the later one gets another source port.  Returns 0, or less if there is none.
+ * Remembers what becomes of replies.  Two of a client's connections through different frontends may come to look alike
+ * to their common backend: then the later one gets another source port.  Returns 0, or less if there is none.
  */
-static __noinline int flow_begin(const struct flow_key *key, struct flow *request)
+static __noinline int reply_port_find(const struct flow_key *key, struct flow *request)
 {
 	struct flow_key ALIGNED reply_key;
 	struct flow ALIGNED reply;
@@ -246,25 +271,53 @@ static __noinline int flow_begin(const struct flow_key *key, struct flow *reques
 	reply_make(key, request, &reply);
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < PORTS_TRIED; i++) {
-		if (reply_key_is_free(&reply_key, &reply)) {
+		if (!reply_begin(&reply_key, &reply)) {
 			request->source_port = reply_key.destination_port;
-			if (bpf_map_update_elem(&opening_flows, &reply_key, &reply, BPF_ANY))
-				return -1;
-			return bpf_map_update_elem(&opening_flows, key, request, BPF_ANY);
+			return 0;
 		}
 		reply_key.destination_port = random_port();
 	}
 	return -1;
 }
 
-/* Forgets a connection that is over, as another one begins under its tuple. */
-static __always_inline void flow_forget(const struct flow_key *key, const struct flow *request)
+/*
+ * Whether somebody else has begun the connection: its first packet comes again, or the next one is faster.  Then
+ * `request` becomes what was begun.
+ */
+static __noinline bool flow_was_begun(const struct flow_key *key, struct flow *request)
 {
-	struct flow_key ALIGNED reply_key;
+	struct flow ALIGNED begun;
 
-	other_way_key(key, request, &reply_key);
-	flow_retire(&reply_key);
-	flow_retire(key);
+	if (!opening_flow_read(key, &begun) || !opening_goes_on(key, &begun))
+		return false;
+	*request = begun;
+	return true;
+}
+
+enum flow_beginning {
+	FLOW_BEGUN,
+	FLOW_WAS_BEGUN, /* before, and it goes on */
+	FLOW_WITHOUT_PORT,
+};
+
+/* Remembers both ways of a new connection. */
+static __noinline enum flow_beginning flow_begin(const struct flow_key *key, struct flow *request)
+{
+	__be16 port = request->source_port;
+
+	if (bpf_map_update_elem(&opening_flows, key, request, BPF_NOEXIST)) {
+		if (flow_was_begun(key, request))
+			return FLOW_WAS_BEGUN;
+		if (bpf_map_update_elem(&opening_flows, key, request, BPF_ANY))
+			return FLOW_WITHOUT_PORT;
+	}
+	if (reply_port_find(key, request)) {
+		bpf_map_delete_elem(&opening_flows, key);
+		return FLOW_WITHOUT_PORT;
+	}
+	if (request->source_port != port)
+		bpf_map_update_elem(&opening_flows, key, request, BPF_ANY);
+	return FLOW_BEGUN;
 }
 
 #endif

@@ -22,34 +22,42 @@ static __always_inline int flow_carry_out(struct __sk_buff *skb, const struct pa
 	return packet_rewrite(skb, packet, flow) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
-/* A connection's first packet to a frontend. */
-static __always_inline int frontend_forward(struct __sk_buff *skb, const struct request *request,
-                                            const struct frontend *frontend)
+/* Begins a connection to a frontend. Returns why there is none; no reason: `flow` says what becomes of it. */
+static __always_inline __u8 connection_begin(const struct request *request, const struct frontend *frontend,
+                                             struct flow *flow)
 {
 	const struct packet *packet = request->client->packet;
-	struct flow ALIGNED flow = {};
 	struct service_view view;
 	struct choice choice;
 	__u8 reason;
 
 	reason = frontend_judge(request, frontend, &view, &choice);
 	if (reason != REASON_NONE)
-		return packet_refuse(skb, packet, frontend->service, reason);
-	flow.source = packet->tuple.source;
-	flow.source_port = packet->tuple.source_port;
-	flow.destination = choice.backend->address;
-	flow.destination_port = choice.port;
-	flow.backend = choice.id;
-	flow.generation = choice.generation;
-	flow.service = frontend->service;
-	flow.state = FLOW_REQUEST | (choice.flags & BACKEND_LOCAL ? 0 : FLOW_MASQUERADED);
-	if (flow_begin(&packet->tuple, &flow))
-		return packet_refuse(skb, packet, frontend->service, REASON_NO_FREE_PORT);
-	connection_count(frontend->service);
-	return flow_carry_out(skb, packet, &flow);
+		return reason;
+	*flow = (struct flow){
+		.source = packet->tuple.source,
+		.source_port = packet->tuple.source_port,
+		.destination = choice.backend->address,
+		.destination_port = choice.port,
+		.backend = choice.id,
+		.generation = choice.generation,
+		.service = frontend->service,
+		.state = FLOW_REQUEST | (choice.flags & BACKEND_LOCAL ? 0 : FLOW_MASQUERADED),
+	};
+	switch (flow_begin(&packet->tuple, flow)) {
+	case FLOW_WITHOUT_PORT:
+		return REASON_NO_FREE_PORT;
+	case FLOW_BEGUN:
+		connection_count(frontend->service);
+		break;
+	case FLOW_WAS_BEGUN:
+		break;
+	}
+	return REASON_NONE;
 }
 
-static __always_inline int packet_judge(struct __sk_buff *skb, const struct packet *packet)
+/* Decides on what opens a connection. One that goes on is not refused because its first packet came again. */
+static __always_inline int packet_judge(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
 	struct client client = {.packet = packet};
 	struct frontend_key ALIGNED asked = {
@@ -64,41 +72,55 @@ static __always_inline int packet_judge(struct __sk_buff *skb, const struct pack
 		.asked = &asked,
 		.key = &asked,
 	};
-	struct frontend frontend;
+	struct frontend frontend = {};
 	__u8 reason;
 
 	if (!request.settings || !request_prepare(&request, &aliased))
 		return TC_ACT_UNSPEC;
 	if (frontend_find(request.key, &frontend))
-		return frontend_forward(skb, &request, &frontend);
-	reason = miss_judge(&request);
-	return reason == REASON_NONE ? TC_ACT_UNSPEC : packet_refuse(skb, packet, 0, reason);
-}
-
-/* Carries out what was decided for a packet's connection; false: there is none, or it has ended. */
-static __always_inline bool known_flow_apply(struct __sk_buff *skb, const struct packet *packet, int *action)
-{
-	struct flow ALIGNED rewrite;
-	struct flow *flow = flow_read(packet, &rewrite);
-
-	if (!flow)
-		return false;
-	if (!flow_goes_on(&rewrite, packet)) {
-		if (rewrite.state & FLOW_REQUEST)
-			flow_forget(&packet->tuple, &rewrite);
-		return false;
-	}
-	flow_track(flow, packet);
-	*action = flow_carry_out(skb, packet, &rewrite);
-	return true;
+		reason = connection_begin(&request, &frontend, flow);
+	else if ((reason = miss_judge(&request)) == REASON_NONE)
+		return TC_ACT_UNSPEC;
+	if (reason != REASON_NONE && !flow_was_begun(&packet->tuple, flow))
+		return packet_refuse(skb, packet, frontend.service, reason);
+	return flow_carry_out(skb, packet, flow);
 }
 
 /*
- * Reads a packet, and deals with those that are no connection's own.  Returns whether there is more to do; what became
- * of it is in `action` if not.
+ * Carries out what was decided for a packet's connection, which is kept at one place and read at another; false: it has
+ * ended.
+ */
+static __always_inline bool flow_apply(struct __sk_buff *skb, const struct packet *packet, struct flow *kept,
+                                       const struct flow *rewrite, int *action)
+{
+	if (!flow_goes_on(rewrite, packet))
+		return false;
+	flow_track(kept, packet);
+	*action = flow_carry_out(skb, packet, rewrite);
+	return true;
+}
+
+/* The same, of whatever connection it is; false: there is none that is known of. */
+static __always_inline bool known_flow_apply(struct __sk_buff *skb, const struct packet *packet, struct flow *copy,
+                                             int *action)
+{
+	struct flow *kept = standing_flow_find(&packet->tuple);
+
+	if (kept)
+		return flow_apply(skb, packet, kept, kept, action);
+	/* Most of these are the first of their connection; of another one, flow_begin() becomes aware. */
+	if (packet->tuple.protocol == IPPROTO_TCP && packet_opens(packet))
+		return false;
+	kept = opening_flow_follow(packet, copy);
+	return kept && flow_apply(skb, packet, kept, copy, action);
+}
+
+/*
+ * Reads a packet, and deals with those of a connection, and with those that are no connection's own.  Returns whether
+ * there is more to do; what became of it is in `action` if not.  `flow`: room for one, as the stack is small.
  */
 static __always_inline bool packet_read(struct __sk_buff *skb, __u32 network, __u8 hook, struct packet *packet,
-                                        int *action)
+                                        struct flow *flow, int *action)
 {
 	*action = TC_ACT_UNSPEC;
 	if (!network_read(skb, network, hook, packet))
@@ -107,18 +129,19 @@ static __always_inline bool packet_read(struct __sk_buff *skb, __u32 network, __
 		*action = ACTION_ICMP;
 		return false;
 	}
-	return transport_read(skb, packet) && !known_flow_apply(skb, packet, action);
+	return transport_read(skb, packet) && !known_flow_apply(skb, packet, flow, action);
 }
 
 /* What comes in. `network` is where the IP header begins. */
 static __noinline int ingress_forward(struct __sk_buff *skb, __u32 network)
 {
 	struct packet ALIGNED packet;
+	struct flow ALIGNED flow;
 	int action;
 
-	if (!packet_read(skb, network, FLOW_INGRESS, &packet, &action))
+	if (!packet_read(skb, network, FLOW_INGRESS, &packet, &flow, &action))
 		return action;
-	return packet_opens(&packet) ? packet_judge(skb, &packet) : TC_ACT_UNSPEC;
+	return packet_opens(&packet) ? packet_judge(skb, &packet, &flow) : TC_ACT_UNSPEC;
 }
 
 /* What leaves. */
@@ -132,7 +155,7 @@ static __noinline int egress_forward(struct __sk_buff *skb, __u32 network)
 
 	if (is_masqueraded)
 		skb->mark &= ~masquerade_mark;
-	if (!packet_read(skb, network, FLOW_EGRESS, &packet, &action))
+	if (!packet_read(skb, network, FLOW_EGRESS, &packet, &flow, &action))
 		return action;
 	if (!is_masqueraded)
 		return TC_ACT_UNSPEC;

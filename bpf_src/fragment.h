@@ -75,7 +75,8 @@ static __always_inline bool ipv6_fragment_read(struct __sk_buff *skb, __u32 netw
 	struct ipv6_fragment_header header;
 	__u32 place = network + sizeof(struct ipv6_header);
 
-	if (bpf_skb_load_bytes(skb, network + IPV6_ADDRESSES_PLACE, &fragment->key, 2 * sizeof(struct address)) ||
+	if (bpf_skb_load_bytes(skb, network + __builtin_offsetof(struct ipv6_header, source), &fragment->key,
+	                       2 * sizeof(struct address)) ||
 	    bpf_skb_load_bytes(skb, place, &header, sizeof(header)))
 		return false;
 	fragment->key.id = header.id;
@@ -131,9 +132,10 @@ static __always_inline bool fragment_flow_read(const struct fragment_key *key, c
 static __always_inline int fragment_follow(struct __sk_buff *skb, __u32 network, const struct fragment_key *key)
 {
 	const struct fragment_ports *ports = bpf_map_lookup_elem(&fragments, key);
-	struct endpoints ALIGNED old = {key->source, key->destination}, ALIGNED new;
+	struct endpoints old = {&key->source, &key->destination}, new;
 	struct flow ALIGNED flow;
-	__s64 difference;
+	bool ipv6 = skb->protocol == ETH_P_IPV6;
+	__u32 change;
 
 	if (!ports || !fragment_flow_read(key, ports, &flow)) {
 		if (!fragment_is_lost(skb, key))
@@ -142,10 +144,11 @@ static __always_inline int fragment_follow(struct __sk_buff *skb, __u32 network,
 		return TC_ACT_SHOT;
 	}
 	skb->mark = (skb->mark & ~masquerade_mark) | (flow.state & FLOW_MASQUERADED ? masquerade_mark : 0);
-	new = (struct endpoints){flow.source, flow.destination};
-	difference = bpf_csum_diff((void *)&old, sizeof(old), (void *)&new, sizeof(new), 0);
-	return addresses_store(skb, network, skb->protocol == ETH_P_IPV6, &new, difference) ? TC_ACT_SHOT
-	                                                                                    : TC_ACT_UNSPEC;
+	new = (struct endpoints){&flow.source, &flow.destination};
+	change = addresses_change(old, new, ipv6);
+	if (ipv6)
+		bpf_csum_update(skb, change); /* nothing in this packet makes up for it */
+	return addresses_write(skb, network, ipv6, new, change) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 /* Deals with a fragment. Returns an action; of the first one, ACTION_GO_ON: it is a packet like others. */

@@ -45,7 +45,7 @@ static __always_inline bool quotation_read(struct __sk_buff *skb, const struct p
 {
 	const struct icmp_header *header;
 
-	if (error->transport > FARTHEST_HEADER)
+	if (error->transport + sizeof(*header) > FARTHEST_HEADER)
 		return false;
 	header = header_fetch(skb, error->transport, sizeof(*header));
 	if (!header || !icmp_type_is_error(header->type, error->ipv6))
@@ -93,21 +93,19 @@ static __noinline int quotation_rewrite(struct __sk_buff *skb, const struct pack
 {
 	struct ports old_ports = {quoted->tuple.source_port, quoted->tuple.destination_port};
 	struct ports new_ports = {flow->destination_port, flow->source_port};
-	struct endpoints ALIGNED old = {quoted->tuple.source, quoted->tuple.destination};
-	struct endpoints ALIGNED new = {flow->destination, flow->source};
-	__s64 addresses = bpf_csum_diff((void *)&old, sizeof(old), (void *)&new, sizeof(new), 0);
-	__s64 ports = bpf_csum_diff((void *)&old_ports, sizeof(old_ports), (void *)&new_ports, sizeof(new_ports), 0);
-	__s64 addresses_back = bpf_csum_diff((void *)&new, sizeof(new), (void *)&old, sizeof(old), 0);
+	struct endpoints old = {&quoted->tuple.source, &quoted->tuple.destination};
+	struct endpoints new = {&flow->destination, &flow->source};
+	__u32 addresses = addresses_change(old, new, quoted->ipv6), ports = ports_change(old_ports, new_ports);
 	__u32 checksum = quoted_checksum_place(skb, quoted);
 
 	if (checksum &&
 	    (bpf_l4_csum_replace(skb, checksum, 0, addresses, 0) || bpf_l4_csum_replace(skb, checksum, 0, ports, 0)))
 		return -1;
-	if (addresses_store(skb, quoted->network, quoted->ipv6, &new, addresses) ||
-	    bpf_skb_store_bytes(skb, quoted->transport, &new_ports, sizeof(new_ports), 0))
+	if (addresses_write(skb, quoted->network, quoted->ipv6, new, addresses) ||
+	    ports_write(skb, quoted->transport, new_ports))
 		return -1;
 	if (checksum)
-		return quoted->ipv6 ? 0 : bpf_l4_csum_replace(skb, error_checksum, 0, addresses_back, 0);
+		return quoted->ipv6 ? 0 : bpf_l4_csum_replace(skb, error_checksum, 0, (__u32)~addresses, 0);
 	if (quoted->ipv6 && bpf_l4_csum_replace(skb, error_checksum, 0, addresses, 0))
 		return -1;
 	return bpf_l4_csum_replace(skb, error_checksum, 0, ports, 0);
@@ -119,11 +117,10 @@ static __noinline int quotation_rewrite(struct __sk_buff *skb, const struct pack
  */
 GLOBAL int icmp_error_translate(struct __sk_buff *skb, __u32 network, __u32 hook)
 {
-	struct endpoints ALIGNED old, ALIGNED new;
+	struct endpoints old, new;
 	struct packet ALIGNED error, ALIGNED quoted;
 	struct flow ALIGNED flow;
-	__s64 difference;
-	__u32 checksum;
+	__u32 checksum, change;
 
 	if (network > ETHERNET_HEADER_SIZE || !network_read(skb, network, hook, &error) || !is_icmp(&error) ||
 	    !quotation_read(skb, &error, &quoted) || !quoted_flow_read(&quoted, &flow))
@@ -131,15 +128,14 @@ GLOBAL int icmp_error_translate(struct __sk_buff *skb, __u32 network, __u32 hook
 	checksum = error.transport + ICMP_CHECKSUM_PLACE;
 	if (quotation_rewrite(skb, &quoted, checksum, &flow))
 		return -1;
-	old.source = new.source = error.tuple.source;
-	old.destination = error.tuple.destination;
-	new.destination = flow.destination;
+	old = (struct endpoints){&error.tuple.source, &error.tuple.destination};
+	new = (struct endpoints){&error.tuple.source, &flow.destination};
 	if (address_equal(&error.tuple.source, &quoted.tuple.destination))
-		new.source = flow.source;
-	difference = bpf_csum_diff((void *)&old, sizeof(old), (void *)&new, sizeof(new), 0);
-	if (error.ipv6 && bpf_l4_csum_replace(skb, checksum, 0, difference, BPF_F_PSEUDO_HDR))
+		new.source = &flow.source;
+	change = addresses_change(old, new, error.ipv6);
+	if (error.ipv6 && addresses_account(skb, checksum, change, true, 0))
 		return -1;
-	return addresses_store(skb, error.network, error.ipv6, &new, difference);
+	return addresses_write(skb, error.network, error.ipv6, new, change);
 }
 
 #endif

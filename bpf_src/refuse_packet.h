@@ -36,7 +36,7 @@ static __always_inline int packet_reject(struct __sk_buff *skb, const struct pac
 		.destination = *address,
 		.state = FLOW_REQUEST | FLOW_REFUSED,
 	};
-	if (flow_begin(&packet->tuple, &flow) || packet_rewrite(skb, packet, &flow))
+	if (flow_begin(&packet->tuple, &flow) == FLOW_WITHOUT_PORT || packet_rewrite(skb, packet, &flow))
 		return TC_ACT_SHOT;
 	return TC_ACT_UNSPEC;
 }

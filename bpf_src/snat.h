@@ -30,7 +30,7 @@ static __always_inline __u8 snat_begin(struct __sk_buff *skb, const struct packe
 		.destination_port = packet->tuple.destination_port,
 		.state = FLOW_REQUEST,
 	};
-	return flow_begin(&packet->tuple, flow) ? REASON_NO_FREE_PORT : REASON_NONE;
+	return flow_begin(&packet->tuple, flow) == FLOW_WITHOUT_PORT ? REASON_NO_FREE_PORT : REASON_NONE;
 }
 
 #endif

@@ -72,6 +72,18 @@ def test_a_connection_stays_with_its_endpoint(forward: Forward, family: int) -> 
 
 
 @families
+def test_an_opening_that_comes_again_follows_the_first(forward: Forward, family: int) -> None:
+    """It is sent again when its answer was lost: to the same of many endpoints, and as the same connection."""
+    client, frontend = CLIENTS[family], FRONTENDS[family]
+    host, port = BACKENDS[family]
+    backends = [(f"{host}{digit}", port) for digit in range(10)]
+    forward.maps.frontend(forward.maps.service(backends), *frontend, kind=LOAD_BALANCER)
+    found = {ends(forward.translate("ingress", tcp(client, frontend))) for _ in range(30)}
+    assert len(found) == 1
+    assert len(forward.entries("opening_flows")) == 2
+
+
+@families
 def test_a_datagram_leaves_a_backend_that_serves_no_more(forward: Forward, family: int) -> None:
     """With the very next packet of the same flow."""
     other = {4: ("10.1.1.2", 8080), 6: ("fd00:1::2", 8080)}[family]
