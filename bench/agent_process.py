@@ -17,6 +17,7 @@ from typing import Any
 from bench import fleet, ours, rounds, world
 from bench.plan import Plan
 from bench.report import Goal, Section
+from tools.kubernetes.namespace import inside
 
 BULK_ENDPOINTS = 10
 _READY_SECONDS = 180
@@ -49,13 +50,13 @@ def measure(plan: Plan) -> Section:
 def _measure_size(plan: Plan, size: int) -> tuple[rounds.Spread, rounds.Spread, float, float]:
     folder = plan.folder / f"manifests-{size}"
     folder.mkdir()
-    _write(folder / "node.json", [fleet.node()])
-    _write(folder / "services.json", fleet.objects(size, BULK_ENDPOINTS))
+    write_manifest(folder / "node.json", [fleet.node()])
+    write_manifest(folder / "services.json", fleet.objects(size, BULK_ENDPOINTS))
     with ExitStack() as stack:
         served = stack.enter_context(world.cgroup("ours"))
         namespace = stack.enter_context(world.routeless())
-        agent = stack.enter_context(_agent(served, folder))
-        pss, peak = _memory(agent)
+        process = stack.enter_context(agent(served, folder, namespace))
+        pss, peak = _memory(process)
         targets = fleet.write_service_targets(plan.folder / "changed", [size], 1)
         side = rounds.Side("changed", targets, namespace, served)
         moves = _changes(plan, folder, side, [_moved(size, index) for index in range(2)])
@@ -80,7 +81,7 @@ def _changes(
     for step in range(plan.effect_rounds):
         objects, error = states[step % len(states)]
         file = plan.folder / f"step-{step}.json"
-        _write(file, objects)
+        write_manifest(file, objects)
         steps.append(f"{file}={error}")
     taken = rounds.take(
         [str(plan.loads.effect), str(folder / _CHANGED), side.argument(), *steps], "changing a manifest", len(steps)
@@ -89,13 +90,14 @@ def _changes(
     return rounds.Spread.of(taken[side.name][1:]).scaled(1e-6)
 
 
-def _write(path: Path, objects: Iterable[dict[str, Any]]) -> None:
+def write_manifest(path: Path, objects: Iterable[dict[str, Any]]) -> None:
+    """Write a file of objects for the agent."""
     path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
 
 
 @contextmanager
-def _agent(cgroup: Path, manifests: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the agent until the block ends; yields when it says that it is ready."""
+def agent(cgroup: Path, manifests: Path, namespace: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the agent until the block ends, as that of a namespace; yields when it says that it is ready."""
     with ExitStack() as stack:
         bpffs = stack.enter_context(ours.bpf_file_system())
         notified = stack.enter_context(closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
@@ -105,11 +107,12 @@ def _agent(cgroup: Path, manifests: Path) -> Iterator[subprocess.Popen[bytes]]:
         command += ["--manifests", str(manifests), "--cgroup", str(cgroup), "--bpffs", str(bpffs)]
         command += ["--service-cidrs", world.SERVICES, "--log-level", "warning"]
         environment = os.environ | {"NOTIFY_SOCKET": notified.getsockname()}
-        agent = stack.enter_context(subprocess.Popen(command, env=environment))
-        stack.callback(agent.kill)
+        # Its programs belong on the devices of that namespace, and on none of this machine's.
+        process = stack.enter_context(subprocess.Popen(inside(world.file_of(namespace), *command), env=environment))
+        stack.callback(process.kill)
         while b"READY=1" not in notified.recv(4096):
             pass
-        yield agent
+        yield process
 
 
 def _memory(agent: subprocess.Popen[bytes]) -> tuple[float, float]:

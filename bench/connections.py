@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench import fleet, ours, rounds, upload, world
+from bench.answering import answering, threads
 from bench.charts import Axis, Series, line_chart
 from bench.control_plane import kube_proxy, wait_until_synced
 from bench.plan import ENDPOINTS, Plan
@@ -80,23 +80,12 @@ def _proxied(plan: Plan, plane: ControlPlane, size: int) -> Iterator[dict[str, w
     upload.fill(plane, size, ENDPOINTS)
     with ExitStack() as stack:
         nodes = {mode: stack.enter_context(world.pods(mode)) for mode in MODES}
-        proxies = {mode: stack.enter_context(kube_proxy(plane, nodes[mode], mode)) for mode in MODES}
+        proxies = {mode: stack.enter_context(kube_proxy(plane, nodes[mode].node, mode)) for mode in MODES}
+        ends = [fleet.service_target(number, ENDPOINTS) for number in (0, size - 1)]
         for mode in MODES:
-            with _answering(plan, nodes[mode]):
-                wait_until_synced(nodes[mode], proxies[mode], size)
+            with answering(plan, nodes[mode].server):
+                wait_until_synced(nodes[mode].client, proxies[mode], ends)
         yield nodes
-
-
-@contextmanager
-def _answering(plan: Plan, pods: world.Pods) -> Iterator[None]:
-    """Let somebody accept and answer connections to every endpoint."""
-    command = [str(plan.loads.answer), str(world.PORT), str(_threads())]
-    with world.daemon(world.inside(pods.server, *command)):
-        yield
-
-
-def _threads() -> int:
-    return 4 * (os.cpu_count() or 1)
 
 
 def _sides(
@@ -129,12 +118,12 @@ def _latency(plan: Plan, size: int, sides: list[tuple[rounds.Side, world.Pods]])
 
 def _rate(plan: Plan, size: int, sides: list[tuple[rounds.Side, world.Pods]]) -> rounds.Rounds:
     # The other half of each side's source tuples.
-    wanted = [replace(side, first_source=side.first_source + _TUPLES // 2) for side, _ in sides if side.name in _RATED]
-    counts = (plan.rate_rounds, plan.rate_milliseconds, _threads())
+    wanted = [side.at(_TUPLES // 2) for side, _ in sides if side.name in _RATED]
+    counts = (plan.rate_rounds, plan.rate_milliseconds, threads())
     command = [str(plan.loads.rate), *map(str, counts), *(side.argument() for side in wanted)]
     with ExitStack() as stack:
         for pods in {pods.server: pods for _, pods in sides}.values():
-            stack.enter_context(_answering(plan, pods))
+            stack.enter_context(answering(plan, pods.server))
         return rounds.take(command, f"connections a second at {size:,} Services", plan.rate_rounds * len(wanted))
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,13 +48,13 @@ def control_plane(folder: Path, *, is_audited: bool = False) -> Iterator[Control
             yield plane
 
 
-def join(plane: ControlPlane, pods: world.Pods) -> str:
+def join(plane: ControlPlane, node: str) -> str:
     """Let a node reach the API server; return where its requests come from. Its device is called ``control``."""
     number = next(_numbers)  # of the device: that of a node that went may still be there
     near, far = f"10.193.{number}.5", f"10.193.{number}.6"
     control = plane.settings.namespace.name
-    world.link(world.Plug(control, f"node{number}", near), world.Plug(pods.node, "control", far))
-    world.run("ip", "-n", pods.node, "route", "add", ADDRESS, "via", near)
+    world.link(world.Plug(control, f"node{number}", near), world.Plug(node, "control", far))
+    world.run("ip", "-n", node, "route", "add", ADDRESS, "via", near)
     return far
 
 
@@ -66,11 +66,11 @@ def kube_proxy_command(plane: ControlPlane, mode: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def kube_proxy(plane: ControlPlane, pods: world.Pods, mode: str) -> Iterator[Daemon]:
+def kube_proxy(plane: ControlPlane, node: str, mode: str) -> Iterator[Daemon]:
     """Run kube-proxy on a node."""
-    join(plane, pods)
+    join(plane, node)
     command = kube_proxy_command(plane, mode)
-    daemon = Daemon(world.file_of(pods.node), command, plane.settings.folder / f"kube-proxy-{mode}.log")
+    daemon = Daemon(world.file_of(node), command, plane.settings.folder / f"kube-proxy-{mode}.log")
     daemon.start()
     try:
         yield daemon
@@ -91,16 +91,17 @@ def _proxy_configuration(plane: ControlPlane, mode: str) -> dict[str, object]:
     }
 
 
-def wait_until_synced(pods: world.Pods, proxy: Daemon, count: int) -> float:
-    """Wait until the last of ``count`` Services is in the node's rules; return the seconds that it took."""
+def wait_until_synced(client: str, proxy: Daemon, targets: Iterable[fleet.Target]) -> float:
+    """Wait until a client, by its namespace, is connected to all of them; return the seconds that it took."""
     start = time.monotonic()
+    ends = [f"{target.address}:{target.port}" for target in targets]
     # The module's folder must be the current one.
-    probe = world.inside(pods.client, sys.executable, "-m", "bench.probe", str(count))
+    probe = world.inside(client, sys.executable, "-m", "bench.probe", *ends)
     while time.monotonic() < start + _SYNC_SECONDS:
         proxy.check()
         if subprocess.run(probe, cwd=ROOT, check=False).returncode == 0:
             return time.monotonic() - start
-        rounds.show(f"kube-proxy takes in {count} Services: {time.monotonic() - start:.0f} s")
+        rounds.show(f"kube-proxy takes in all Services: {time.monotonic() - start:.0f} s")
         time.sleep(0.5)
-    msg = f"kube-proxy has not taken in {count} Services after {_SYNC_SECONDS} s"
+    msg = f"kube-proxy has not taken in all Services after {_SYNC_SECONDS} s"
     raise world.WorldError(msg)

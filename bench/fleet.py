@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import world
 
@@ -102,28 +102,39 @@ def few(count: int) -> list[int]:
     return sorted({number * count // _FEW for number in range(_FEW)})
 
 
+class Target(NamedTuple):
+    """What a load connects to, and the first and the last of the endpoints that may answer, if any."""
+
+    address: str
+    port: int
+    first: str = ""
+    last: str = ""
+
+
+def service_target(number: int, endpoints: int) -> Target:
+    """Return a Service, and who may answer."""
+    return Target(cluster_ip(number), SERVICE_PORT, endpoint(number, 0), endpoint(number, endpoints - 1))
+
+
 def write_service_targets(path: Path, numbers: Iterable[int], endpoints: int) -> Path:
-    """Write a targets file for the loads: Services, and who may answer."""
-    lines = (
-        f"{cluster_ip(number)} {SERVICE_PORT} {endpoint(number, 0)} {endpoint(number, endpoints - 1)}\n"
-        for number in numbers
-    )
-    return _write(path, lines)
+    """Write a targets file for the loads: Services."""
+    return write_targets(path, (service_target(number, endpoints) for number in numbers))
 
 
 def write_endpoint_targets(path: Path, numbers: Iterable[int], endpoints: int) -> Path:
     """Write a targets file for the loads: one endpoint of each Service."""
     addresses = (endpoint(number, number % endpoints) for number in numbers)
-    return _write(path, (f"{address} {world.PORT} {address} {address}\n" for address in addresses))
+    return write_targets(path, (Target(address, world.PORT, address, address) for address in addresses))
 
 
 def write_stranger_targets(path: Path, count: int) -> Path:
     """Write a targets file for the loads: addresses that have nothing to do with any Service."""
     picks = random.Random(count).sample(range(200_000), count)
-    return _write(path, (f"{_FIRST_STRANGER + pick} {world.PORT}\n" for pick in picks))
+    return write_targets(path, (Target(str(_FIRST_STRANGER + pick), world.PORT) for pick in picks))
 
 
-def _write(path: Path, lines: Iterable[str]) -> Path:
+def write_targets(path: Path, targets: Iterable[Target]) -> Path:
+    """Write a targets file for the loads."""
     with path.open("w") as file:
-        file.writelines(lines)
+        file.writelines(f"{' '.join(map(str, target))}\n" for target in targets)
     return path

@@ -24,6 +24,7 @@ class Loads:
     reach: Path
     steady: Path
     packets: Path
+    datagrams: Path
 
 
 def compile_loads(folder: Path) -> Loads:

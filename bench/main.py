@@ -26,6 +26,7 @@ from bench import (
     cost_report,
     hook_cost,
     life_report,
+    outside,
     packet_cost,
     report,
     world,
@@ -34,9 +35,10 @@ from bench.control_plane import control_plane
 from bench.loads import compile_loads
 from bench.plan import Plan, full, quick
 from tools.kubernetes.build import version as kubernetes_version
+from tools.kubernetes.control_plane import ControlPlane
 from tools.kubernetes.errors import ApiError, BuildError, ControlPlaneError
 
-MEASURES = ("hook", "connections", "bulk", "agent", "packets", "api")
+MEASURES = ("hook", "connections", "bulk", "agent", "packets", "outside", "api")
 _NOTES = """\
 In every measure all sides take turns within one run, so that a slow minute of the machine is everybody's; a figure is
 the median of the rounds' medians, with the lowest and highest round beside it.
@@ -105,11 +107,12 @@ def _measure(chosen: argparse.Namespace, folder: Path) -> list[report.Section]:
     plan = quick(folder, loads) if chosen.quick else full(folder, loads, tuple(chosen.kube_proxy))
     wanted = chosen.only or MEASURES
     measures: dict[str, Callable[[], list[report.Section]]] = {
-        "connections": lambda: _connections(plan),
+        "connections": lambda: _beside_kube_proxy(plan, connections.measure),
         "hook": lambda: [hook_cost.measure(plan)],
         "bulk": lambda: [bulk.measure(plan)],
         "agent": lambda: [agent_process.measure(plan)],
         "packets": lambda: [packet_cost.measure(plan)],
+        "outside": lambda: _beside_kube_proxy(plan, outside.measure),
         "api": lambda: _api(plan),
     }
     sections = []
@@ -124,12 +127,14 @@ def _measure(chosen: argparse.Namespace, folder: Path) -> list[report.Section]:
     return sections
 
 
-def _connections(plan: Plan) -> list[report.Section]:
+def _beside_kube_proxy(
+    plan: Plan, measure: Callable[[Plan, ControlPlane | None], list[report.Section]]
+) -> list[report.Section]:
     with ExitStack() as stack:
         plane = None
         if plan.kube_proxy_sizes:
             plane = stack.enter_context(control_plane(plan.folder))
-        return connections.measure(plan, plane)
+        return measure(plan, plane)
 
 
 def _api(plan: Plan) -> list[report.Section]:

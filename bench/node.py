@@ -139,7 +139,7 @@ def node(plan: Plan, plane: ControlPlane, side: str) -> Iterator[Node]:
     """Build a node that has nothing of an earlier one, with endpoints that answer."""
     with ExitStack() as stack:
         pods = stack.enter_context(world.pods(side))
-        address = join(plane, pods)
+        address = join(plane, pods.node)
         clients, proxy_cgroup = (stack.enter_context(world.cgroup(f"{side}-{name}")) for name in ("clients", "proxy"))
         command = _command(stack, plane, side, clients)
         proxy = Daemon(world.file_of(pods.node), command, plan.folder / f"{side}.log")

@@ -30,6 +30,11 @@ class Plan:
     hook_connects: int
     packet_rounds: int
     packet_runs: int
+    outside_sizes: tuple[int, ...]
+    """How many Services there are besides, in turn, where clients come from outside."""
+    outside_rate_rounds: int
+    datagram_rounds: int
+    datagrams: int
     bulk_rounds: int
     effect_rounds: int
     agent_sizes: tuple[int, ...]
@@ -71,6 +76,10 @@ def quick(folder: Path, loads: Loads) -> Plan:
         hook_connects=1_000,
         packet_rounds=21,
         packet_runs=400,
+        outside_sizes=(1, 10_000),
+        outside_rate_rounds=11,
+        datagram_rounds=41,
+        datagrams=500,
         bulk_rounds=3,
         effect_rounds=20,
         agent_sizes=(1_000, 10_000),
@@ -102,6 +111,10 @@ def full(folder: Path, loads: Loads, kube_proxy_sizes: tuple[int, ...]) -> Plan:
         hook_connects=1_000,
         packet_rounds=61,
         packet_runs=400,
+        outside_sizes=(1, 1_000, 10_000),
+        outside_rate_rounds=31,
+        datagram_rounds=151,
+        datagrams=500,
         bulk_rounds=7,
         effect_rounds=60,
         agent_sizes=(1_000, 10_000),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import world
@@ -29,6 +29,10 @@ class Side:
         netns = str(world.file_of(self.netns)) if self.netns else "-"
         cgroup = str(self.cgroup / "cgroup.procs") if self.cgroup else "-"
         return f"{self.name},{netns},{cgroup},{self.targets},{self.first_source}"
+
+    def at(self, sources: int) -> Side:
+        """Return the same side for another load, which begins so many source tuples later."""
+        return replace(self, first_source=self.first_source + sources)
 
 
 @dataclass(frozen=True, slots=True, order=True)

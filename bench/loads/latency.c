@@ -51,7 +51,7 @@ static void match_parse(struct match *matches, unsigned int index, char *text, u
 static uint64_t connection_time(struct side *side, size_t pick)
 {
 	struct target target = side->targets[pick]; /* its cache miss is nobody's fault */
-	int fd = socket_bind_next(side->next_source++);
+	int fd = socket_bind_next(SOCK_STREAM, side->next_source++);
 	uint64_t start = now_ns(), time;
 
 	target_connect(side, &target, fd);

@@ -30,7 +30,7 @@ static void *work(void *argument)
 
 	while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
 		const struct target *target = side_pick(worker->side, &state);
-		int fd = socket_bind_next(atomic_fetch_add(&next_source, 1));
+		int fd = socket_bind_next(SOCK_STREAM, atomic_fetch_add(&next_source, 1));
 		in_addr_t answer = 0;
 
 		target_connect(worker->side, target, fd);

@@ -102,7 +102,7 @@ static void tap_drain(const struct tap *tap, bool prints)
 /* Who answers a new connection, 0 if nobody; and when it was connected. */
 static in_addr_t ask(struct side *side, const struct target *target, uint64_t *connected)
 {
-	int fd = socket_bind_next(side->next_source++);
+	int fd = socket_bind_next(SOCK_STREAM, side->next_source++);
 	in_addr_t answer = 0;
 
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &CONNECT_PATIENCE, sizeof(CONNECT_PATIENCE));

@@ -194,14 +194,14 @@ static inline uint64_t now_ns(void)
 }
 
 /* A socket bound to a tuple that no earlier connection had. */
-static inline int socket_bind_next(uint64_t source)
+static inline int socket_bind_next(int type, uint64_t source)
 {
 	struct sockaddr_in address = {
 		.sin_family = AF_INET,
 		.sin_addr.s_addr = htonl(SOURCE_NETWORK + source / PORTS),
 		.sin_port = htons(FIRST_PORT + source % PORTS),
 	};
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	int fd = socket(AF_INET, type, 0);
 
 	if (fd < 0)
 		die("socket: %s", strerror(errno));

@@ -48,7 +48,7 @@ static int ask(int fd, const struct target *target)
 
 static int open_connection(const struct target *target, struct timeval patience, int *error)
 {
-	int fd = socket_bind_next(atomic_fetch_add(&next_source, 1));
+	int fd = socket_bind_next(SOCK_STREAM, atomic_fetch_add(&next_source, 1));
 
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));

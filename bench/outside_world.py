@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client outside a node, the node with a pod, and another node with a pod, as network namespaces.
+
+Every address of a range is there: of the client's, of this node's endpoints, of the other node's. The pods' devices
+have a route to them and no gateway, as on any node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from bench import world
+from bench.world import Plug, inside, link, namespace, run
+
+FAR_ENDPOINTS = "10.208.0.0/16"
+"""The other node's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """The namespaces around one node."""
+
+    client: str
+    node: str
+    server: str
+    far_node: str
+    far_server: str
+
+
+@contextmanager
+def outside(name: str) -> Iterator[Outside]:
+    """Build them for as long as the block runs."""
+    with ExitStack() as stack:
+        roles = ("client", "node", "server", "far-node", "far-server")
+        made = Outside(*(stack.enter_context(namespace(f"{name}-{role}")) for role in roles))
+        link(Plug(made.node, "uplink", world.NODE_ADDRESS), Plug(made.client, "eth0", "10.192.0.2"))
+        link(Plug(made.node, "pod", "10.192.0.5"), Plug(made.server, "eth0", "10.192.0.6"))
+        link(Plug(made.node, "backbone", "10.192.0.9"), Plug(made.far_node, "uplink", "10.192.0.10"))
+        link(Plug(made.far_node, "pod", "10.192.0.13"), Plug(made.far_server, "eth0", "10.192.0.14"))
+        _route(made.client, "default", "via", world.NODE_ADDRESS)
+        _route(made.server, "default", "via", "10.192.0.5")
+        _route(made.far_node, "default", "via", "10.192.0.9")
+        _route(made.far_server, "default", "via", "10.192.0.13")
+        _route(made.node, world.CLIENTS, "via", "10.192.0.2")
+        _route(made.node, world.ENDPOINTS, "dev", "pod")
+        _route(made.node, FAR_ENDPOINTS, "via", "10.192.0.10")
+        _route(made.far_node, FAR_ENDPOINTS, "dev", "pod")
+        for name_, own in (
+            (made.client, world.CLIENTS),
+            (made.server, world.ENDPOINTS),
+            (made.far_server, FAR_ENDPOINTS),
+        ):
+            _route(name_, "local", own, "dev", "lo")
+        for router in (made.node, made.far_node):
+            for setting in ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"):
+                run(*inside(router, "sysctl", "-qw", setting))
+        yield made
+
+
+def _route(name: str, *words: str) -> None:
+    run("ip", "-n", name, "route", "add", *words)
