@@ -61,16 +61,6 @@ static __always_inline bool datagram_goes_on(const struct flow *flow)
 	return !(flow->state & FLOW_REFUSED) && flow_backend_stands(flow);
 }
 
-/* Makes an entry nobody's. One that stays is left to the sweep: somebody may be in the middle of reading it. */
-static __always_inline void flow_retire(const struct flow_key *key)
-{
-	struct flow *standing = bpf_map_lookup_elem(&flows, key);
-
-	if (standing)
-		standing->state |= FLOW_SWEPT | FLOW_RETIRED;
-	bpf_map_delete_elem(&opening_flows, key);
-}
-
 /*
  * Whether what opens a connection belongs to the one that its tuple had before.  UDP leaves a backend that serves no
  * more; a TCP connection goes on for as long as its endpoint does.  What is over is forgotten: it makes room.

@@ -49,4 +49,14 @@ static __always_inline struct flow *flow_find(const struct flow_key *key)
 	return standing && !(standing->state & FLOW_SWEPT) ? standing : bpf_map_lookup_elem(&opening_flows, key);
 }
 
+/* Makes an entry nobody's. One that stays is left to the sweep: somebody may be in the middle of reading it. */
+static __always_inline void flow_retire(const struct flow_key *key)
+{
+	struct flow *standing = bpf_map_lookup_elem(&flows, key);
+
+	if (standing)
+		standing->state |= FLOW_SWEPT | FLOW_RETIRED;
+	bpf_map_delete_elem(&opening_flows, key);
+}
+
 #endif

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kubeproxy_ebpf.cli.address_flag import parse_address_flag
 from kubeproxy_ebpf.cli.flags import Load, configured
 from kubeproxy_ebpf.cli.output import JsonFlag, print_json, print_line, print_table
 from kubeproxy_ebpf.config.keys import BPFFS
-from kubeproxy_ebpf.model.address import Address, parse_address
 
 if TYPE_CHECKING:
     from kubeproxy_ebpf.cli.inventory import Inventory
     from kubeproxy_ebpf.datapath.map_store import KernelMapStore
+    from kubeproxy_ebpf.model.address import Address
 
 _MOST_SHOWN = 8
 """Members of a list in a table; JSON has all of them."""
@@ -51,7 +52,7 @@ def dump(
     from kubeproxy_ebpf.datapath import loader  # noqa: PLC0415 - only some verbs need the kernel binding
 
     log_warnings_only()
-    only = _address(address)
+    only = parse_address_flag(address)
     with loader.open_pinned(load().configuration.pin_folder) as maps:
         tables = _tables(maps, Inventory(maps, Filter(namespace, name)), what, only)
     if json:
@@ -61,16 +62,6 @@ def dump(
         if number:
             print_line()
         _print_rows(rows)
-
-
-def _address(text: str) -> Address | None:
-    if not text:
-        return None
-    try:
-        return parse_address(text)
-    except ValueError:
-        msg = f"{text!r} is not an IP address; write e.g. 203.0.113.5 or 2001:db8::5"
-        raise typer.BadParameter(msg, param_hint="--address") from None
 
 
 def _flows(maps: KernelMapStore, inventory: Inventory, address: Address | None) -> Sequence[Any]:

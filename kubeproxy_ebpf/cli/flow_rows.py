@@ -12,6 +12,10 @@ from kubeproxy_ebpf.map_schema import Flow, FlowKey
 from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.model.objects import Protocol
 
+Names = tuple[str, str, str, str]
+"""Of a service port: namespace, name, port, protocol and family."""
+NamesOf = Callable[[int], Names | None]
+
 _TABLES = ("opening_flows", "flows")
 _OTHER_HOOK = {
     map_schema.FLOW_INGRESS: map_schema.FLOW_EGRESS,
@@ -34,32 +38,45 @@ class FlowRow(NamedTuple):
     state: str
 
 
-def flow_rows(
-    maps: ReadableMaps, names_of: Callable[[int], tuple[str, str, str, str] | None], address: Address | None
-) -> list[FlowRow]:
+def flow_rows(maps: ReadableMaps, names_of: NamesOf, address: Address | None) -> list[FlowRow]:
     """Return the connections, sorted. ``names_of`` says whose a service id is, None: not asked for.
 
     ``address``: only those of this client, frontend or endpoint.
     """
     tables = {name: dict(_entries(maps, name)) for name in _TABLES}
     everything = {**tables["opening_flows"], **tables["flows"]}
-    rows = []
+    return sorted(
+        FlowRow(
+            *names,
+            client=host_and_port(key.source, key.source_port),
+            frontend=host_and_port(key.destination, key.destination_port),
+            endpoint=host_and_port(flow.destination, flow.destination_port),
+            source=_source(key, flow, everything),
+            state=_state(key, flow, everything, stands=key in tables["flows"]),
+        )
+        for names, key, flow in _chosen(everything, names_of, address)
+    )
+
+
+def connection_keys(maps: ReadableMaps, names_of: NamesOf, address: Address | None) -> list[tuple[FlowKey, ...]]:
+    """Return the keys of each connection's entries: of what it sends, and of what answers that, at each hook."""
+    everything = {key: flow for name in _TABLES for key, flow in _entries(maps, name)}
+    connections = []
+    for _, key, flow in _chosen(everything, names_of, address):
+        leaving = _leaving_key(key, flow)
+        leaves = everything.get(leaving)
+        masquerade = (leaving, _answer_key(leaving, leaves)) if leaves else ()
+        connections.append((key, _answer_key(key, flow), *masquerade))
+    return connections
+
+
+def _chosen(
+    everything: Mapping[FlowKey, Flow], names_of: NamesOf, address: Address | None
+) -> Iterator[tuple[Names, FlowKey, Flow]]:
     for key, flow in everything.items():
         names = names_of(flow.service) if _begins_here(key, flow) else None
-        if names is None or address not in {None, key.source, key.destination, flow.destination}:
-            continue
-        stands = key in tables["flows"]
-        rows.append(
-            FlowRow(
-                *names,
-                client=host_and_port(key.source, key.source_port),
-                frontend=host_and_port(key.destination, key.destination_port),
-                endpoint=host_and_port(flow.destination, flow.destination_port),
-                source=_source(key, flow, everything),
-                state=_state(key, flow, everything, stands=stands),
-            )
-        )
-    return sorted(rows)
+        if names is not None and address in {None, key.source, key.destination, flow.destination}:
+            yield names, key, flow
 
 
 def _entries(maps: ReadableMaps, name: str) -> Iterator[tuple[FlowKey, Flow]]:
@@ -73,20 +90,27 @@ def _begins_here(key: FlowKey, flow: Flow) -> bool:
     return bool(is_request and flow.service) and key.hook == map_schema.FLOW_INGRESS
 
 
-def _source(key: FlowKey, flow: Flow, everything: Mapping[FlowKey, Flow]) -> str:
-    """Return what the endpoint sees: on its way out, the request may be given another source."""
-    leaving = FlowKey(
+def _leaving_key(key: FlowKey, flow: Flow) -> FlowKey:
+    """Return the key of a request on its way out, where it may be given another source."""
+    return FlowKey(
         flow.source, flow.source_port, flow.destination, flow.destination_port, key.protocol, map_schema.FLOW_EGRESS
     )
-    seen = everything.get(leaving, flow)
+
+
+def _answer_key(key: FlowKey, flow: Flow) -> FlowKey:
+    return FlowKey(
+        flow.destination, flow.destination_port, flow.source, flow.source_port, key.protocol, _OTHER_HOOK[key.hook]
+    )
+
+
+def _source(key: FlowKey, flow: Flow, everything: Mapping[FlowKey, Flow]) -> str:
+    """Return what the endpoint sees."""
+    seen = everything.get(_leaving_key(key, flow), flow)
     return host_and_port(seen.source, seen.source_port)
 
 
 def _state(key: FlowKey, flow: Flow, everything: Mapping[FlowKey, Flow], *, stands: bool) -> str:
-    answer = FlowKey(
-        flow.destination, flow.destination_port, flow.source, flow.source_port, key.protocol, _OTHER_HOOK[key.hook]
-    )
-    other = everything.get(answer)
+    other = everything.get(_answer_key(key, flow))
     both = flow.state | (other.state if other else 0)
     if both & map_schema.FLOW_REFUSED:
         return "refused"

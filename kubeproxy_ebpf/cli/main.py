@@ -10,6 +10,7 @@ import typer
 
 from kubeproxy_ebpf.cli.check import check
 from kubeproxy_ebpf.cli.dump import dump
+from kubeproxy_ebpf.cli.flows import delete
 from kubeproxy_ebpf.cli.reporting import errors_as_messages
 from kubeproxy_ebpf.cli.run import run
 from kubeproxy_ebpf.cli.trace import trace
@@ -38,6 +39,11 @@ app = typer.Typer(
 )
 for _verb in (run, check, dump, trace, unload, version):
     app.command()(_reporting(_verb))
+
+
+flows = typer.Typer(help="Change connections from outside; `dump flows` shows them.", no_args_is_help=True)
+flows.command()(_reporting(delete))
+app.add_typer(flows, name="flows")
 
 
 def main() -> None:

@@ -8,16 +8,13 @@ They are loaded for the moment, with the pinned maps and every write ruled out, 
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple, Self
 
-from kubeproxy_ebpf.datapath import memlock
-from kubeproxy_ebpf.datapath.errors import DatapathError, MixedVersionsError
-from kubeproxy_ebpf.datapath.layout_check import require_same_layout
+from kubeproxy_ebpf.datapath.errors import DatapathError
 from kubeproxy_ebpf.datapath.libbpf import syscalls
-from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
+from kubeproxy_ebpf.datapath.load_beside import HEADER, load_beside
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
 from kubeproxy_ebpf.layout.changes import ArrayMap
 from kubeproxy_ebpf.map_schema import SOURCES, Set, pack_frontend_key, set_of, unpack_settings
@@ -29,8 +26,7 @@ TRACE_PROGRAM = "trace"
 UNKNOWN = bytes(16)
 """In place of an address, or of what affinity knows a client by: nobody knows it."""
 
-# struct trace_question and struct trace_answer of bpf_src/trace_types.h, behind an Ethernet header of zeros.
-HEADER = bytes(16)
+# struct trace_question and struct trace_answer of bpf_src/trace_types.h.
 QUESTION = Struct("=20sI16s16sI4x")
 ANSWER = Struct("=QIIIIIIBBBBB3x")
 _ATTEMPTS = 20
@@ -126,20 +122,7 @@ class Tracer:
             LoadError: the verifier refused.
         """
         self._store = store
-        memlock.raise_limit()
-        with ExitStack() as on_failure:
-            self._object = on_failure.enter_context(BpfObject(TRACE_OBJECT))
-            maps = [map_ for map_ in self._object.maps() if not map_.internal]
-            missing = sorted({map_.name for map_ in maps} - store.map_names())
-            if missing:
-                msg = f"what is loaded has no map {', '.join(missing)}: start the agent of this version, which adds it"
-                raise MixedVersionsError(msg)
-            require_same_layout(maps, {map_.name: syscalls.map_info(store.descriptor(map_.name)) for map_ in maps})
-            for map_ in maps:
-                self._object.reuse_map(map_.name, store.descriptor(map_.name))
-            self._object.set_constant("dry_run", 1)
-            self._object.load()
-            on_failure.pop_all()
+        self._object = load_beside(store, TRACE_OBJECT, {"dry_run": 1})
         self._program = self._object.program_fd(TRACE_PROGRAM)
 
     def close(self) -> None:

@@ -70,6 +70,7 @@ from kubeproxy_ebpf.map_schema.flows import (
     FlowKey,
     pack_device,
     pack_device_key,
+    pack_flow_key,
     unpack_flow,
     unpack_flow_key,
 )
@@ -205,6 +206,7 @@ __all__ = [
     "pack_device",
     "pack_device_key",
     "pack_endpoint",
+    "pack_flow_key",
     "pack_frontend_key",
     "pack_name",
     "pack_origin",

@@ -62,6 +62,12 @@ def unpack_flow_key(data: bytes) -> FlowKey:
     )
 
 
+def pack_flow_key(key: FlowKey) -> bytes:
+    """Pack a key of ``flows`` or ``opening_flows``."""
+    ports = (key.source_port.to_bytes(2, "big"), key.destination_port.to_bytes(2, "big"))
+    return _FLOW_KEY.pack(key.source, key.destination, *ports, key.protocol, key.hook)
+
+
 def unpack_flow(data: bytes) -> Flow:
     """Unpack a value of ``flows`` or ``opening_flows``."""
     source, destination, source_port, destination_port, *rest = _FLOW.unpack(data)

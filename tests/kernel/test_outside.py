@@ -205,6 +205,26 @@ def test_connections_are_listed(agent: AgentProcess, client: Namespace, backgrou
         assert len(flows(f"--address={address}")) == count
 
 
+def test_a_connection_is_deleted(agent: AgentProcess, client: Namespace, background: Starter) -> None:
+    """The one that was named: it is over at once, and others begin as before."""
+    agent.start()
+    stream = background(client, None, stream_without_end, NODE, NODE_PORT)
+    assert stream.ready
+
+    def delete(*arguments: str) -> str:
+        shown = agent.run("flows", "delete", f"--bpffs={agent.bpffs}", *arguments)
+        return shown.stdout or shown.stderr
+
+    assert delete("--name=nobody") == "deleted 0\n"
+    assert "say which" in delete()
+    assert delete(f"--address={CLIENT}") == "deleted 1\n"
+    with pytest.raises(ConnectionResetError):
+        while True:  # it had come this far before
+            stream.next()
+    assert delete("--all") == "deleted 0\n"
+    assert ask(client) == "server"
+
+
 def test_a_device_that_comes_is_attached_and_one_that_goes_is_forgotten(
     agent: AgentProcess, client: Namespace, node_namespace: Namespace, make_namespace: Callable[..., Namespace]
 ) -> None:

@@ -9,7 +9,7 @@ from struct import pack
 import pytest
 
 from kubeproxy_ebpf import map_schema
-from kubeproxy_ebpf.cli.flow_rows import FlowRow, flow_rows
+from kubeproxy_ebpf.cli.flow_rows import FlowRow, connection_keys, flow_rows
 from kubeproxy_ebpf.model.address import Address, parse_address
 from kubeproxy_ebpf.testing import FakeMapStore
 
@@ -126,6 +126,17 @@ def test_the_source_that_an_endpoint_elsewhere_sees(tables: Tables) -> None:
     comes = ((ENDPOINT, NODE_SOURCE), (ENDPOINT, CLIENT))
     tables.enter("flows", INGRESS, *comes, state=0, service=0)
     assert [row.source for row in rows(tables)] == ["198.51.100.1:40000"]
+
+
+def test_the_keys_of_a_connection(tables: Tables) -> None:
+    """Of both ways, and where it is masqueraded of both at the other hook: all that there is of it."""
+    connect(tables, "flows", 0, 0)
+    tables.enter("flows", EGRESS, (CLIENT, ENDPOINT), (NODE_SOURCE, ENDPOINT), state=REQUEST, service=0)
+    tables.enter("flows", INGRESS, (ENDPOINT, NODE_SOURCE), (ENDPOINT, CLIENT), state=0, service=0)
+    (keys,) = connection_keys(tables, lambda _: WEB, None)
+    assert {map_schema.pack_flow_key(key) for key in keys} == tables.tables["flows"].keys()
+    assert connection_keys(tables, lambda _: WEB, parse_address("203.0.113.6")) == []
+    assert connection_keys(tables, lambda _: None, None) == []
 
 
 def test_what_is_swept_or_of_another_service_is_left_out(tables: Tables) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from cffi import FFI
 
-from kubeproxy_ebpf.datapath.trace import ANSWER, HEADER, QUESTION, Answer, Question
+from kubeproxy_ebpf.datapath.load_beside import HEADER
+from kubeproxy_ebpf.datapath.trace import ANSWER, QUESTION, Answer, Question
 from kubeproxy_ebpf.map_schema import SOURCES, Set, pack_frontend_key
 from kubeproxy_ebpf.model.address import parse_address
 from kubeproxy_ebpf.model.objects import Protocol
