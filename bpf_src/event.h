@@ -19,21 +19,18 @@ union decision {
 	};
 };
 
-/* Sends an event: to which destination (given by halves) what was done, and by which backend. */
-GLOBAL int event_send(struct bpf_sock_addr *ctx, __u64 wanted_first, __u64 wanted_second, __u64 decision_word,
-                      __u32 backend)
+/* Begins an event about a destination; NULL: the listener is too slow. It sees a gap, nobody waits for it. */
+static __always_inline struct event *event_begin(const struct address *destination, union decision decision,
+                                                 __u32 backend)
 {
-	union decision decision = {.word = decision_word};
 	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	struct choice choice;
 
 	if (!event)
-		return 0; /* the listener is too slow; it sees a gap, nobody waits for it */
+		return NULL;
 	__builtin_memset(event, 0, sizeof(*event));
 	event->time = bpf_ktime_get_boot_ns();
-	event->socket_cookie = bpf_get_socket_cookie(ctx);
-	event->netns_cookie = bpf_get_netns_cookie(ctx);
-	address_set_halves(&event->destination, wanted_first, wanted_second);
+	event->destination = *destination;
 	event->destination_port = decision.port;
 	event->protocol = decision.protocol;
 	event->verdict = reason_verdict(decision.reason);
@@ -44,9 +41,7 @@ GLOBAL int event_send(struct bpf_sock_addr *ctx, __u64 wanted_first, __u64 wante
 		event->endpoint = choice.backend->address;
 		event->endpoint_port = choice.port;
 	}
-	bpf_get_current_comm(event->command, sizeof(event->command));
-	bpf_ringbuf_submit(event, 0);
-	return 0;
+	return event;
 }
 
 #endif

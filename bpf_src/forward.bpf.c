@@ -23,8 +23,8 @@ static __always_inline int flow_carry_out(struct __sk_buff *skb, const struct pa
 }
 
 /* Begins a connection to a frontend. Returns why there is none; no reason: `flow` says what becomes of it. */
-static __always_inline __u8 connection_begin(const struct request *request, const struct frontend *frontend,
-                                             struct flow *flow)
+static __always_inline __u8 connection_begin(struct __sk_buff *skb, const struct request *request,
+                                             const struct frontend *frontend, struct flow *flow)
 {
 	const struct packet *packet = request->client->packet;
 	struct service_view view;
@@ -49,6 +49,7 @@ static __always_inline __u8 connection_begin(const struct request *request, cons
 		return REASON_NO_FREE_PORT;
 	case FLOW_BEGUN:
 		connection_count(frontend->service);
+		packet_event_send(skb, packet, frontend->service, REASON_NONE, choice.id);
 		break;
 	case FLOW_WAS_BEGUN:
 		break;
@@ -78,7 +79,7 @@ static __always_inline int packet_judge(struct __sk_buff *skb, const struct pack
 	if (!request.settings || !request_prepare(&request, &aliased))
 		return TC_ACT_UNSPEC;
 	if (frontend_find(request.key, &frontend))
-		reason = connection_begin(&request, &frontend, flow);
+		reason = connection_begin(skb, &request, &frontend, flow);
 	else if ((reason = miss_judge(&request)) == REASON_NONE)
 		return TC_ACT_UNSPEC;
 	if (reason != REASON_NONE && !flow_was_begun(&packet->tuple, flow))

@@ -354,17 +354,20 @@ struct event {
 	__u64 time; /* bpf_ktime_get_boot_ns() */
 	__u64 socket_cookie;
 	__u64 netns_cookie;
-	struct address destination; /* what the socket asked for */
+	struct address source;      /* of a packet; zero: a socket, which has none yet */
+	struct address destination; /* what was asked for */
 	struct address endpoint;    /* where it was sent; zero without DNAT */
+	__be16 source_port;
 	__be16 destination_port;
 	__be16 endpoint_port;
 	__u8 protocol;
 	__u8 verdict; /* enum verdict */
 	__u8 reason;  /* enum reason */
-	__u8 pad;
+	__u8 pad[3];
 	__u32 service;
 	__u32 backend;
-	char command[16];
+	__u32 device;     /* interface index that a packet came in or leaves by */
+	char command[16]; /* of a socket's process */
 };
 
 #endif

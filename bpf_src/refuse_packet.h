@@ -10,6 +10,7 @@
 #include "counters.h"
 #include "device.h"
 #include "flow.h"
+#include "packet_event.h"
 #include "rewrite.h"
 #include "verdict.h"
 
@@ -44,6 +45,7 @@ static __always_inline int packet_reject(struct __sk_buff *skb, const struct pac
 static __always_inline int packet_refuse(struct __sk_buff *skb, const struct packet *packet, __u32 service, __u8 reason)
 {
 	reason_count(reason);
+	packet_event_send(skb, packet, service, reason, NO_BACKEND);
 	if (service)
 		refusal_count(service);
 	switch (reason_verdict(reason)) {

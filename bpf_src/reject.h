@@ -9,7 +9,7 @@
 #include <linux/errno.h>
 
 #include "counters.h"
-#include "event.h"
+#include "socket_event.h"
 #include "settings.h"
 
 /* What a program returns. */

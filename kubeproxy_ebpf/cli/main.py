@@ -11,6 +11,7 @@ import typer
 from kubeproxy_ebpf.cli.check import check
 from kubeproxy_ebpf.cli.dump import dump
 from kubeproxy_ebpf.cli.flows import delete
+from kubeproxy_ebpf.cli.monitor import monitor
 from kubeproxy_ebpf.cli.reporting import errors_as_messages
 from kubeproxy_ebpf.cli.run import run
 from kubeproxy_ebpf.cli.trace import trace
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (run, check, dump, trace, unload, version):
+for _verb in (run, check, dump, trace, monitor, unload, version):
     app.command()(_reporting(_verb))
 
 

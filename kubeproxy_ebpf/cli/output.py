@@ -44,6 +44,11 @@ def print_json(data: object) -> None:
     print_line(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
 
 
+def print_json_line(data: object) -> None:
+    """Print data as JSON on one line, for streams of it."""
+    print_line(orjson.dumps(data).decode())
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under their columns' names; never wrapped or cut, so that lines can be searched."""
     from rich.console import Console  # noqa: PLC0415 - slow to import, and only tables need it

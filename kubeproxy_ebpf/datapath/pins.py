@@ -154,6 +154,11 @@ class PinFolder:
         """Return where a program in use is pinned."""
         return self.current / "programs" / name
 
+    @property
+    def map_folder(self) -> Path:
+        """Where the maps in use are pinned."""
+        return self.current / "maps"
+
     def _open_kind(self, kind: str) -> dict[str, int]:
         folder = self.current / kind
         return _open_all(folder, read_only=False) if folder.is_dir() else {}

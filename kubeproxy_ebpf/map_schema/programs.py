@@ -27,7 +27,7 @@ REASONS: Final = (
 
 _AFFINITY_KEY = Struct("=I4x16s")
 _AFFINITY_RECORD = Struct("=IIQ")
-_EVENT = Struct("=QQQ16s16s2s2sBBBxII16s")
+_EVENT = Struct("=QQQ16s16s16s2s2s2sBBB3xIII16s")
 
 
 class AffinityEntry(NamedTuple):
@@ -42,11 +42,17 @@ class AffinityEntry(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One event of the ring buffer. ``time`` is in nanoseconds since boot."""
+    """One event of the ring buffer. ``time`` is in nanoseconds since boot.
+
+    Of a packet, ``source`` and ``device`` (an interface index) are known; of a socket, its cookies and the command of
+    its process. What is not known is zero.
+    """
 
     time: int
     socket_cookie: int
     netns_cookie: int
+    source: Address
+    source_port: int
     destination: Address
     destination_port: int
     endpoint: Address
@@ -56,6 +62,7 @@ class Event(NamedTuple):
     reason: int
     service: int
     backend: int
+    device: int
     command: str
 
 
@@ -70,20 +77,24 @@ def unpack_affinity(key: bytes, value: bytes) -> AffinityEntry:
 
 def unpack_event(data: bytes) -> Event:
     """Unpack an event."""
-    time, socket, netns, to, endpoint, to_port, endpoint_port, *rest, command = _EVENT.unpack(data)
-    protocol, verdict, reason, service, backend = rest
+    time, socket, netns, *ends, protocol, verdict, reason, service, backend, device, command = _EVENT.unpack(data)
+    source, to, endpoint = map(Address, ends[:3])
+    source_port, to_port, endpoint_port = (int.from_bytes(port, "big") for port in ends[3:])
     return Event(
         time,
         socket,
         netns,
-        Address(to),
-        int.from_bytes(to_port, "big"),
-        Address(endpoint),
-        int.from_bytes(endpoint_port, "big"),
+        source,
+        source_port,
+        to,
+        to_port,
+        endpoint,
+        endpoint_port,
         protocol,
         verdict,
         reason,
         service,
         backend,
+        device,
         command.rstrip(b"\0").decode(errors="replace"),
     )

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import select
 from pathlib import Path
 
-from kubeproxy_ebpf.datapath.events import EventReader
+import pytest
+
+from kubeproxy_ebpf.datapath.events import EventReader, ListenedToError
 from kubeproxy_ebpf.datapath.loader import Datapath
 from kubeproxy_ebpf.datapath.netns_cookie import host_netns_cookie
 from kubeproxy_ebpf.datapath.self_test import self_test
@@ -33,7 +36,7 @@ def test_decisions_are_told_while_somebody_listens(
 ) -> None:
     """Each connection of the self-test is one event; before and after the reader there are none."""
     run_in(node_namespace, scratch_cgroup, self_test, pin_folder)
-    with EventReader(datapath.store) as reader:
+    with EventReader(datapath.store, pin_folder) as reader:
         assert select.select([reader], [], [], 0)[0] == []
         run_in(node_namespace, scratch_cgroup, self_test, pin_folder)
         assert select.select([reader], [], [], 5)[0] == [reader]
@@ -50,14 +53,24 @@ def test_decisions_are_told_while_somebody_listens(
     assert {event.verdict for event in events} == {1}
     assert [event.time for event in events] == sorted(event.time for event in events)
     run_in(node_namespace, scratch_cgroup, self_test, pin_folder)
-    with EventReader(datapath.store) as reader:
+    with EventReader(datapath.store, pin_folder) as reader:
         assert reader.read() == []
 
 
-def test_listening_changes_no_other_setting(datapath: Datapath) -> None:
+def test_listening_changes_no_other_setting(datapath: Datapath, pin_folder: Path) -> None:
     """The flag that somebody listens comes and goes; the others stay."""
     word = settings_flags_word(SETTINGS_LOCALHOST_NODE_PORTS)
     datapath.store.publish(ArrayMap.SETTINGS, SETTINGS_FLAGS_OFFSET, word)
-    with EventReader(datapath.store):
+    with EventReader(datapath.store, pin_folder):
         assert flags(datapath) == SETTINGS_LOCALHOST_NODE_PORTS | SETTINGS_LISTENING
     assert flags(datapath) == SETTINGS_LOCALHOST_NODE_PORTS
+
+
+def test_there_is_one_reader_at_a_time(datapath: Datapath, pin_folder: Path) -> None:
+    """Another one is refused by name, and does not make the programs fall silent."""
+    with EventReader(datapath.store, pin_folder):
+        with pytest.raises(ListenedToError, match=f"process {os.getpid()} "):
+            EventReader(datapath.store, pin_folder)
+        assert flags(datapath) == SETTINGS_LISTENING
+    with EventReader(datapath.store, pin_folder):
+        assert flags(datapath) == SETTINGS_LISTENING

@@ -10,7 +10,9 @@ import select
 import signal
 import socket
 import struct
+import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -223,6 +225,47 @@ def test_a_connection_is_deleted(agent: AgentProcess, client: Namespace, backgro
         deque(iter(stream.next, None), maxlen=0)
     assert delete("--all") == "deleted 0\n"
     assert ask(client) == "server"
+
+
+def monitored(agent: AgentProcess, cause: Callable[[], object], *arguments: str) -> dict[str, str]:
+    """Return the first event that `monitor` shows while something happens again and again."""
+    command = agent.command("monitor", "--json", "--count=1", f"--bpffs={agent.bpffs}", *arguments)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + PATIENCE
+        while process.poll() is None and time.monotonic() < deadline:
+            cause()
+        process.kill()
+        shown, errors = process.communicate()
+    assert shown, errors
+    row: dict[str, str] = json.loads(shown)
+    return row
+
+
+def test_decisions_are_shown_as_they_are_taken(agent: AgentProcess, client: Namespace) -> None:
+    """About packets from outside: those that get an endpoint, and those that do not, with the reason."""
+    agent.start()
+    seen = monitored(agent, lambda: ask(client), "--name=web")
+    assert seen.pop("source").startswith(f"{CLIENT}:")
+    assert seen.pop("time")
+    assert seen == {
+        "destination": f"{NODE}:{NODE_PORT}",
+        "protocol": "TCP",
+        "namespace": "default",
+        "name": "web",
+        "port": "tcp",
+        "verdict": "DNAT",
+        "endpoint": f"{POD}:8080",
+        "reason": "",
+        "device": "uplink",
+    }
+
+    def ask_both() -> None:
+        ask(client)
+        ask(client, CLUSTER_IP, 81)
+
+    refused = monitored(agent, ask_both, "--refused", f"--address={CLIENT}")
+    assert (refused["destination"], refused["verdict"]) == (f"{CLUSTER_IP}:81", "REJECT")
+    assert (refused["reason"], refused["name"], refused["endpoint"]) == ("unknown_port", "", "")
 
 
 def test_a_device_that_comes_is_attached_and_one_that_goes_is_forgotten(

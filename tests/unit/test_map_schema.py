@@ -321,13 +321,13 @@ def test_event(header: FFI) -> None:
     """Every field of an event comes from its place."""
     event: Any = header.new("struct event *")
     event.time, event.socket_cookie, event.netns_cookie = 1, 2, 3
-    header.memmove(header.addressof(event.destination), IPV4, 16)
-    header.memmove(header.addressof(event.endpoint), IPV6, 16)
-    event.destination_port, event.endpoint_port = big_endian(80), big_endian(8080)
+    for field, address in ((event.source, IPV6), (event.destination, IPV4), (event.endpoint, IPV6)):
+        header.memmove(header.addressof(field), address, 16)
+    event.source_port, event.destination_port, event.endpoint_port = map(big_endian, (40000, 80, 8080))
     event.protocol, event.verdict, event.reason, event.service, event.backend = 6, 1, 2, 3, 4
-    event.command = b"curl"
+    event.device, event.command = 5, b"curl"
     seen = schema.unpack_event(bytes(header.buffer(event)))
-    assert seen == (1, 2, 3, IPV4, 80, IPV6, 8080, 6, 1, 2, 3, 4, "curl")
+    assert seen == (1, 2, 3, IPV6, 40000, IPV4, 80, IPV6, 8080, 6, 1, 2, 3, 4, 5, "curl")
 
 
 ROUND_TRIPS: list[tuple[st.SearchStrategy, Callable[[Any], bytes], Callable[[bytes], Any]]] = [
