@@ -8,6 +8,9 @@
 #ifndef KUBEPROXY_FLOW_H
 #define KUBEPROXY_FLOW_H
 
+#include <linux/errno.h>
+
+#include "counters.h"
 #include "flow_maps.h"
 #include "packet.h"
 #include "select.h"
@@ -116,6 +119,16 @@ static __always_inline void reply_make(const struct flow_key *request_key, const
 	reply->state = 0;
 }
 
+/* Lets one way of a connection stay. Returns 0, or less if there is no room, or another one in its place. */
+static __always_inline int flow_keep(const struct flow_key *key, const struct flow *flow)
+{
+	int error = bpf_map_update_elem(&flows, key, flow, BPF_NOEXIST);
+
+	if (error == -E2BIG)
+		reason_count(REASON_FLOWS_FULL);
+	return error;
+}
+
 /*
  * A request that comes after an answer shows that its client is who it says: from now on the connection stays.  Where
  * there is no room for it, it goes on as one that may be forgotten.
@@ -137,9 +150,9 @@ static __noinline int flow_assure(const struct flow_key *key, const struct flow 
 	reply_make(key, opening, &flow);
 	flow.seen = tick_now();
 	flow.state = READ_ONCE(reply->state);
-	if (bpf_map_update_elem(&flows, &reply_key, &flow, BPF_NOEXIST))
+	if (flow_keep(&reply_key, &flow))
 		return 0;
-	if (bpf_map_update_elem(&flows, key, opening, BPF_NOEXIST)) {
+	if (flow_keep(key, opening)) {
 		bpf_map_delete_elem(&flows, &reply_key);
 		return 0;
 	}

@@ -333,7 +333,8 @@ enum reason {
 	REASON_NO_FREE_PORT = 9,        /* DROP: no port is left under which answers could be told apart */
 	REASON_NO_DEVICE_ADDRESS = 10, /* DROP: the device that the route chose has no address of the packet's family */
 	REASON_LOST_FRAGMENT = 11,     /* DROP: a later fragment whose first one was not seen */
-	REASON_COUNT = 12,
+	REASON_FLOWS_FULL = 12,        /* no verdict: a connection that stands is one that may be forgotten */
+	REASON_COUNT = 13,
 };
 
 enum verdict {

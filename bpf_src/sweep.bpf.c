@@ -11,6 +11,14 @@
 #include "flow_maps.h"
 #include "lookup.h"
 
+/* How many entries the sweep at work has left as they are; it begins at what user space has written. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} standing_flows SEC(".maps");
+
 /* How many jiffies a second has; user space finds out. */
 const volatile __u32 jiffies_per_second = 250;
 
@@ -64,6 +72,15 @@ static __always_inline bool flow_is_over(const struct flow_key *key, const struc
 	return idle > timeout_seconds(key->protocol, READ_ONCE(flow->state), other_state);
 }
 
+static __always_inline void standing_flow_count(void)
+{
+	__u32 only = 0;
+	__u64 *count = bpf_map_lookup_elem(&standing_flows, &only);
+
+	if (count)
+		++*count;
+}
+
 SEC("iter/bpf_map_elem")
 int sweep(struct bpf_iter__bpf_map_elem *ctx)
 {
@@ -81,6 +98,8 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 	if (!(flow->state & FLOW_SWEPT)) {
 		if (is_over)
 			flow->state |= FLOW_SWEPT; /* lost to a packet that comes meanwhile, as it should be */
+		else
+			standing_flow_count();
 	} else if (flow->state & FLOW_RETIRED || is_over || !other || other->state & FLOW_SWEPT) {
 		bpf_map_delete_elem(&flows, &key);
 	} else {

@@ -31,6 +31,7 @@ _REASONS = {
     "no_free_port": "no source port is left under which answers could be told apart",
     "no_device_address": "the device that the route chose has no address of the packet's family",
     "lost_fragment": "a later fragment whose first one was not seen",
+    "flows_full": "the table of connections has no room for one more",
 }
 _MEMBERS = {
     SetRule.READY: "endpoints that are ready",

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from kubeproxy_ebpf.datapath.device_attachments import DeviceAttachments
 from kubeproxy_ebpf.datapath.libbpf import syscalls
+from kubeproxy_ebpf.map_schema import COUNT_BYTES, STANDING_FLOWS_KEY, pack_count, unpack_count
+from kubeproxy_ebpf.sweeper import Fill
 
-FLOWS, DEVICES = "flows", "devices"
-MAPS = (FLOWS, DEVICES)
-"""The maps that it needs: of connections that stand, and of devices' addresses."""
+FLOWS, STANDING_FLOWS, DEVICES = "flows", "standing_flows", "devices"
+MAPS = (FLOWS, STANDING_FLOWS, DEVICES)
+"""The maps that it needs: of connections that stand, of their number, and of devices' addresses."""
 _SWEEP = "sweep"
 
 
@@ -31,6 +33,7 @@ class PacketPath:
         self._filter_name = filter_name
         self._programs = programs
         self._maps = maps
+        self._capacity = syscalls.map_info(maps[FLOWS]).max_entries
         self._resources = ExitStack()
         for fd in (*programs.values(), *maps.values()):
             self._resources.callback(os.close, fd)
@@ -49,10 +52,16 @@ class PacketPath:
         self._resources.callback(attachments.close)
         return attachments
 
-    def sweep(self) -> None:
+    def sweep(self) -> Fill:
         """Mark connections whose time is over, and delete what an earlier sweep marked. Takes milliseconds.
+
+        Returns:
+            How full the table is with those whose time is not over.
 
         Raises:
             KernelError: the kernel refuses.
         """
+        syscalls.map_update(self._maps[STANDING_FLOWS], STANDING_FLOWS_KEY, pack_count(0))
         syscalls.map_iterate(self._programs[_SWEEP], self._maps[FLOWS])
+        count = syscalls.map_lookup(self._maps[STANDING_FLOWS], STANDING_FLOWS_KEY, COUNT_BYTES)
+        return Fill(unpack_count(count or pack_count(0)), self._capacity)

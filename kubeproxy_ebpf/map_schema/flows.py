@@ -22,6 +22,10 @@ FLOW_RETIRED: Final = 128
 _FLOW_KEY = Struct("16s16s2s2sBB2x")
 _FLOW = Struct("=16s16s2s2sIIIII")
 _DEVICE_KEY = Struct("=I")
+_COUNT = Struct("=Q")
+STANDING_FLOWS_KEY: Final = bytes(4)
+"""The only key of ``standing_flows``."""
+COUNT_BYTES: Final = _COUNT.size
 
 
 class FlowKey(NamedTuple):
@@ -88,3 +92,14 @@ def pack_device_key(index: int) -> bytes:
 def pack_device(source_ipv4: Address | None, source_ipv6: Address | None) -> bytes:
     """Pack a value of ``devices``: what packets that leave by it may have as their source."""
     return (source_ipv4 or UNSPECIFIED_IPV6) + (source_ipv6 or UNSPECIFIED_IPV6)
+
+
+def pack_count(count: int) -> bytes:
+    """Pack the value of ``standing_flows``."""
+    return _COUNT.pack(count)
+
+
+def unpack_count(data: bytes) -> int:
+    """Unpack the value of ``standing_flows``."""
+    count: int = _COUNT.unpack(data)[0]
+    return count

@@ -22,6 +22,7 @@ REASONS: Final = (
     "no_free_port",
     "no_device_address",
     "lost_fragment",
+    "flows_full",
 )
 """enum reason, by number."""
 

@@ -18,6 +18,7 @@ from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
 from kubeproxy_ebpf.datapath.libbpf.kernel_types import MapType
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
 from kubeproxy_ebpf.layout.changes import ArrayMap
+from kubeproxy_ebpf.map_schema import COUNT_BYTES, STANDING_FLOWS_KEY, unpack_count
 from tests.kernel.conftest import SMALL
 from tests.kernel.packets.packet import UNSPEC, Packet, parsed, with_right_checksums
 from tests.kernel.programs import service_maps
@@ -62,8 +63,11 @@ class Forward:
             changed = value[: _SEEN.start] + (seen % (1 << 32)).to_bytes(4, sys.byteorder) + value[_SEEN.stop :]
             syscalls.map_update(fd, key, changed)
 
-    def sweep(self, **constants: int) -> None:
-        """Look for connections whose time is over; with time-outs in seconds, else the defaults."""
+    def sweep(self, **constants: int) -> int:
+        """Look for connections whose time is over; with time-outs in seconds, else the defaults.
+
+        Return how many entries are of others.
+        """
         with BpfObject(OBJECTS / "sweep.bpf.o") as sweeper:
             for table in ("flows", "opening_flows"):
                 sweeper.reuse_map(table, self._object.map_fd(table))
@@ -71,6 +75,9 @@ class Forward:
                 sweeper.set_constant(name, value)
             sweeper.load()
             syscalls.map_iterate(sweeper.program_fd("sweep"), self._object.map_fd("flows"))
+            count = syscalls.map_lookup(sweeper.map_fd("standing_flows"), STANDING_FLOWS_KEY, COUNT_BYTES)
+        assert count is not None
+        return unpack_count(count)
 
     def run(self, hook: str, packet: Packet | bytes) -> tuple[int, bytes]:
         """Run the program of a hook, ``ingress`` or ``egress``; return its action and the packet.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.kernel.packets.conftest import Forward
+from tests.kernel.packets.conftest import SMALL_TABLES, Forward
 from tests.kernel.packets.packet import IP, SHOT, TCP, UDP, UNSPEC, Endpoint, IPv6, Packet, ends, network, tcp, udp
 from tests.kernel.programs import service_maps
 from tests.kernel.programs.service_maps import CLUSTER_IP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT
@@ -20,6 +20,7 @@ PROTOCOLS: dict[str, tuple[int, Build, Build]] = {
     "TCP": (service_maps.TCP, lambda a, b: tcp(a, b, "S"), lambda a, b: tcp(a, b, "SA")),
     "UDP": (service_maps.UDP, udp, lambda a, b: udp(a, b, b"answer")),
 }
+FLOWS_FULL = 12
 families = pytest.mark.parametrize("family", [4, 6])
 protocols = pytest.mark.parametrize("protocol", PROTOCOLS)
 
@@ -132,6 +133,25 @@ def test_a_flood_of_openings_pushes_out_no_connection(forward: Forward) -> None:
         assert ends(forward.translate("ingress", tcp(source, frontend))) == (source, backend)
     assert ends(forward.translate("ingress", tcp(client, frontend, "PA", b"data")))[1] == backend
     assert ends(forward.translate("egress", tcp(backend, client, "A")))[0] == frontend
+
+
+def test_connections_for_which_there_is_no_room_go_on(forward: Forward) -> None:
+    """As such that may be forgotten; those that stand lose nothing, and it is counted."""
+    serve(forward, 4)
+    frontend, backend = FRONTENDS[4], BACKENDS[4]
+    clients = [("203.0.113.1", 10000 + number) for number in range(SMALL_TABLES["flows"] // 2 + 5)]
+    for client in clients:
+        for hook, packet in (
+            ("ingress", tcp(client, frontend)),
+            ("egress", tcp(backend, client, "SA")),
+            ("ingress", tcp(client, frontend, "A")),
+        ):
+            forward.translate(hook, packet)
+    assert len(forward.entries("flows")) == SMALL_TABLES["flows"]
+    assert set(forward.maps.count("reason_counters")) == {FLOWS_FULL}
+    for client in clients:
+        assert ends(forward.translate("ingress", tcp(client, frontend, "PA", b"data"))) == (client, backend)
+        assert ends(forward.translate("egress", tcp(backend, client, "A"))) == (frontend, client)
 
 
 def test_a_port_that_is_used_again_is_another_connection(forward: Forward) -> None:

@@ -67,9 +67,9 @@ def test_each_state_has_its_time(forward: Forward, protocol: str, end: list[tupl
     others = {one for _, _, one in ENDS.values()} - {timeout}
     forward.grow_old()
     for _ in range(2):
-        forward.sweep(**{timeout: LONG}, **dict.fromkeys(others, SHORT))
+        assert forward.sweep(**{timeout: LONG}, **dict.fromkeys(others, SHORT)) == BOTH_WAYS
         assert len(forward.entries("flows")) == BOTH_WAYS
-    forward.sweep(**{timeout: SHORT}, **dict.fromkeys(others, LONG))
+    assert forward.sweep(**{timeout: SHORT}, **dict.fromkeys(others, LONG)) == 0
     assert len(forward.entries("flows")) == BOTH_WAYS
     forward.sweep(**{timeout: SHORT}, **dict.fromkeys(others, LONG))
     assert not forward.entries("flows")
