@@ -164,6 +164,8 @@ class _Agent:
         # Last, on a cold start: what is in a ServiceCIDR and nobody's is dropped, so everybody must be there.
         writes = result.writes + self._apply_settings()
         self._is_ready = True
+        if self._next_look is not None:
+            self._look_at_network()  # ready is who serves clients outside, too, also while the network changes
         self._keep_devices()
         _log.info("agent_ready", version=__version__, services=result.services, writes=writes)
         sd_notify.notify_ready(f"{result.services} services")

@@ -140,6 +140,14 @@ def attached(host: Namespace, device: str) -> set[str]:
     return {hook.value for hook in found}
 
 
+def addresses_without_end() -> Iterator[None]:
+    """Give the loopback device an address and take it away, again and again."""
+    yield None
+    while True:
+        for verb in ("add", "delete"):
+            subprocess.run(("ip", "address", verb, "127.0.0.9/32", "dev", "lo"), check=True)
+
+
 CHECK = ("check", "--json")
 BOTH = {"ingress", "egress"}
 
@@ -178,6 +186,18 @@ def test_a_connection_outlives_agents(agent: AgentProcess, client: Namespace, ba
         assert ask(client) == "server"
     assert stream.alive
     assert stream.next()
+
+
+def test_an_agent_that_is_ready_serves_although_the_network_changes(
+    agent: AgentProcess, node_namespace: Namespace, background: Starter
+) -> None:
+    """Pods come and go on every node at any time."""
+    background(node_namespace, None, addresses_without_end)
+    for _ in range(3):
+        agent.start()
+        names = [event["event"] for event in agent.events()]
+        assert names.index("packet_programs_attached") < names.index("agent_ready")
+        agent.kill()
 
 
 def test_connections_are_listed(agent: AgentProcess, client: Namespace, background: Starter) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -20,12 +19,12 @@ from tests.kernel.processes import run_in
 from tests.kernel.programs.service_maps import EXTERNAL_IP, NODE_PORT, TCP, UDP
 from tests.kernel.scratch import PodFactory, Starter
 from tests.kernel.servers import tcp_ask, tcp_server, udp_ask, udp_server
+from tests.kernel.transfers import digest_of, exchange
 
 NODE, CLIENT = {4: "192.0.2.1", 6: "2001:db8::1"}, {4: "192.0.2.2", 6: "2001:db8::2"}
 NODE_THERE, OTHER_NODE = {4: "198.51.100.1", 6: "2001:db8:1::1"}, {4: "198.51.100.2", 6: "2001:db8:1::2"}
 EXTERNAL = {4: "203.0.113.10", 6: "2001:db8:2::10"}
 POD_HERE, POD_THERE = {4: "10.1.0.5", 6: "fd00:1::5"}, {4: "10.2.0.5", 6: "fd00:2::5"}
-LINE = b"x" * 9999 + b"\n"
 PATIENCE = 10
 """Seconds for an answer."""
 families = pytest.mark.parametrize("family", [4, 6])
@@ -157,33 +156,6 @@ def test_ways_to_attach(world: World) -> None:
         assert detach_filter(kernel, index, DeviceHook.INGRESS)
         assert not detach_filter(kernel, index, DeviceHook.INGRESS)
         assert "direct-action" not in world.node.run("tc", "filter", "show", "dev", "uplink", "ingress")
-
-
-def exchange(address: str, port: int, size: int) -> str:
-    """Send that many bytes to a server that echoes, and return a digest of what comes back."""
-    import threading  # noqa: PLC0415 - in the child only
-
-    with socket.create_connection((address, port), timeout=30) as connection:
-        reader = connection.makefile("rb")
-        reader.readline()
-
-        def send() -> None:
-            for _ in range(size // len(LINE)):
-                connection.sendall(LINE)
-            connection.shutdown(socket.SHUT_WR)
-
-        sender = threading.Thread(target=send)
-        sender.start()
-        digest = hashlib.sha256()
-        while data := reader.read(1 << 16):
-            digest.update(data)
-        sender.join()
-        return digest.hexdigest()
-
-
-def digest_of(size: int) -> str:
-    """Return the digest of what is sent."""
-    return hashlib.sha256(LINE * (size // len(LINE))).hexdigest()
 
 
 @families
