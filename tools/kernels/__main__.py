@@ -102,14 +102,20 @@ def report_of(kernel: Kernel | KernelReport, command: str) -> KernelReport:
     return report
 
 
-def write_document(reports: dict[str, KernelReport]) -> None:
-    """Keep the reports, by series, and write the page from the newest of each kernel, if there is one of each."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], check=True, capture_output=True, text=True, cwd=CHECKOUT
-    ).stdout.strip()
+def current_commit() -> str:
+    """Say which commit is checked out."""
+    command = ["git", "rev-parse", "--short=12", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=CHECKOUT).stdout.strip()
+
+
+def keep(series: str, report: KernelReport) -> None:
+    """Keep a report in place of an earlier one."""
     KEPT.mkdir(exist_ok=True)
-    for series, report in reports.items():
-        (KEPT / f"{series}.json").write_text(json.dumps(asdict(replace(report, commit=commit)), indent=1))
+    (KEPT / f"{series}.json").write_text(json.dumps(asdict(report), indent=1))
+
+
+def write_document() -> None:
+    """Write the page from the newest report of each kernel, if there is one of each."""
     files = [KEPT / f"{one.series}.json" for one in wanted_kernels([])]
     missing = [path.stem for path in files if not path.exists()]
     if missing:
@@ -125,14 +131,23 @@ def run(arguments: argparse.Namespace) -> int:
     RESULTS.mkdir(exist_ok=True)
     cache = KernelCache(folder)
     command = arguments.run or f"{sys.executable} {PYTEST.format(limit=TEST_LIMIT, tests=arguments.tests)}"
+    keeps = not arguments.run and arguments.tests == ALL_TESTS
     wanted = wanted_kernels(arguments.series)
+    commit = current_commit()
+
+    def run_one(series: str, kernel: Kernel | KernelReport) -> KernelReport:
+        report = replace(report_of(kernel, command), commit=commit)
+        if keeps:
+            keep(series, report)  # now: the others may take hours
+        return report
+
     kernels = [kernel_or_error(cache, one) for one in wanted]
     # Each guest has one processor, and keeps one of this machine's busy.
     with ThreadPoolExecutor(os.cpu_count()) as guests:
-        reports = list(guests.map(lambda kernel: report_of(kernel, command), kernels))
+        reports = list(guests.map(run_one, (one.series for one in wanted), kernels))
     print(f"\n{terminal_table(reports)}")
-    if not arguments.run and arguments.tests == ALL_TESTS:
-        write_document(dict(zip((one.series for one in wanted), reports, strict=True)))
+    if keeps:
+        write_document()
     return 0 if all(report.good for report in reports) else 1
 
 
