@@ -43,11 +43,10 @@ static __always_inline bool flow_backend_stands(const struct flow *flow)
 
 /*
  * Whether a SYN is another one of a connection that there is.  After the end of one it begins a new one, and so it does
- * once the backend is gone and has not answered of late.  `other_key`: that of the other way.
+ * once the backend is gone and has not answered of late.  `other`: the other way, NULL: there is none.
  */
-static __always_inline bool syn_is_repeated(const struct flow *flow, const struct flow_key *other_key)
+static __always_inline bool syn_is_repeated(const struct flow *flow, const struct flow *other)
 {
-	const struct flow *other = flow_find(other_key);
 	__u32 state = flow->state;
 	bool is_answered = false;
 
@@ -66,17 +65,23 @@ static __always_inline bool datagram_goes_on(const struct flow *flow)
 
 /*
  * Whether what opens a connection belongs to the one that its tuple had before.  UDP leaves a backend that serves no
- * more; a TCP connection goes on for as long as its endpoint does.  What is over is forgotten: it makes room.
+ * more; a TCP connection goes on for as long as its endpoint does.  One whose answers are another's by now is over.
+ * What is over is forgotten: it makes room.
  */
 static __noinline bool opening_goes_on(const struct flow_key *key, const struct flow *flow)
 {
 	struct flow_key ALIGNED other_key;
+	const struct flow *other;
+	bool is_halved;
 
 	other_way_key(key, flow, &other_key);
-	if (key->protocol == IPPROTO_TCP ? syn_is_repeated(flow, &other_key) : datagram_goes_on(flow))
+	other = flow_find(&other_key);
+	is_halved = other && !leads_back(other, key);
+	if (!is_halved && (key->protocol == IPPROTO_TCP ? syn_is_repeated(flow, other) : datagram_goes_on(flow)))
 		return true;
 	if (flow->state & FLOW_REQUEST) {
-		flow_retire(&other_key);
+		if (!is_halved)
+			flow_retire(&other_key);
 		flow_retire(key);
 	}
 	return false;
@@ -139,13 +144,16 @@ static __noinline int flow_assure(const struct flow_key *key, const struct flow 
 	struct flow ALIGNED flow;
 	const struct flow *reply;
 
+	/* One that was swept may be in its place still. */
+	if (bpf_map_lookup_elem(&flows, key))
+		return 0;
 	other_way_key(key, opening, &reply_key);
 	reply = bpf_map_lookup_elem(&opening_flows, &reply_key);
 	if (!reply) {
 		reply_make(key, opening, &flow);
 		return bpf_map_update_elem(&opening_flows, &reply_key, &flow, BPF_NOEXIST);
 	}
-	if (!READ_ONCE(reply->seen))
+	if (!READ_ONCE(reply->seen) || !leads_back(reply, key))
 		return 0;
 	reply_make(key, opening, &flow);
 	flow.seen = tick_now();
@@ -153,7 +161,7 @@ static __noinline int flow_assure(const struct flow_key *key, const struct flow 
 	if (flow_keep(&reply_key, &flow))
 		return 0;
 	if (flow_keep(key, opening)) {
-		bpf_map_delete_elem(&flows, &reply_key);
+		standing_flow_retire(&reply_key);
 		return 0;
 	}
 	bpf_map_delete_elem(&opening_flows, key);
@@ -223,19 +231,23 @@ static __always_inline __u64 rewrite_difference(const struct flow *one, const st
 
 /*
  * Remembers what becomes of replies, unless they would be taken for another connection's; one that has ended makes
- * room. Returns 0, or less if the key is another's.
+ * room.  Returns 0, or less if the key is another's.  What stands is asked for last: it may just have moved there.
  */
 static __always_inline int reply_begin(const struct flow_key *key, const struct flow *reply)
 {
+	int error = bpf_map_update_elem(&opening_flows, key, reply, BPF_NOEXIST);
 	const struct flow *other = standing_flow_find(key);
 
-	if (!other && !bpf_map_update_elem(&opening_flows, key, reply, BPF_NOEXIST))
+	if (!other && !error)
 		return 0;
 	if (!other)
 		other = bpf_map_lookup_elem(&opening_flows, key);
 	if (other && rewrite_difference(other, reply)) {
-		if (!(other->state & (FLOW_FIN | FLOW_RST)))
+		if (!(other->state & (FLOW_FIN | FLOW_RST))) {
+			if (!error)
+				bpf_map_delete_elem(&opening_flows, key);
 			return -1;
+		}
 		flow_retire(key);
 	}
 	return bpf_map_update_elem(&opening_flows, key, reply, BPF_ANY);
@@ -318,8 +330,10 @@ static __noinline enum flow_beginning flow_begin(const struct flow_key *key, str
 		bpf_map_delete_elem(&opening_flows, key);
 		return FLOW_WITHOUT_PORT;
 	}
-	if (request->source_port != port)
-		bpf_map_update_elem(&opening_flows, key, request, BPF_ANY);
+	if (request->source_port != port && bpf_map_update_elem(&opening_flows, key, request, BPF_ANY)) {
+		bpf_map_delete_elem(&opening_flows, key);
+		return FLOW_WITHOUT_PORT;
+	}
 	return FLOW_BEGUN;
 }
 

@@ -41,6 +41,17 @@ static __always_inline void other_way_key(const struct flow_key *key, const stru
 	other->pad = 0;
 }
 
+/*
+ * Whether an entry is the other way of a connection.  Of one that has ended, the key may be another's by now: two that
+ * look alike to their common backend have one after the other.
+ */
+static __always_inline bool leads_back(const struct flow *other, const struct flow_key *key)
+{
+	return !(address_difference(&other->source, &key->destination) |
+	         address_difference(&other->destination, &key->source) | (other->source_port ^ key->destination_port) |
+	         (other->destination_port ^ key->source_port));
+}
+
 /* The entry of a key, in either table. What is about to be deleted is nobody's, and hides nothing. */
 static __always_inline struct flow *flow_find(const struct flow_key *key)
 {
@@ -49,13 +60,20 @@ static __always_inline struct flow *flow_find(const struct flow_key *key)
 	return standing && !(standing->state & FLOW_SWEPT) ? standing : bpf_map_lookup_elem(&opening_flows, key);
 }
 
-/* Makes an entry nobody's. One that stays is left to the sweep: somebody may be in the middle of reading it. */
-static __always_inline void flow_retire(const struct flow_key *key)
+/* Ends a connection that stands, in one direction. The sweep deletes it: somebody may be in the middle of reading it.
+ */
+static __always_inline void standing_flow_retire(const struct flow_key *key)
 {
 	struct flow *standing = bpf_map_lookup_elem(&flows, key);
 
 	if (standing)
 		standing->state |= FLOW_SWEPT | FLOW_RETIRED;
+}
+
+/* Makes an entry nobody's, in whichever table it is. */
+static __always_inline void flow_retire(const struct flow_key *key)
+{
+	standing_flow_retire(key);
 	bpf_map_delete_elem(&opening_flows, key);
 }
 

@@ -57,6 +57,19 @@ static __always_inline __u8 connection_begin(struct __sk_buff *skb, const struct
 	return REASON_NONE;
 }
 
+/*
+ * Carries on with a connection of which a SYN is not the first; false: it is.  Also where the SYN is nobody's by now:
+ * what follows it would be treated as that connection's.
+ */
+static __always_inline bool syn_follow(struct __sk_buff *skb, const struct packet *packet, struct flow *flow,
+                                       int *action)
+{
+	if (packet->tuple.protocol != IPPROTO_TCP || !flow_was_begun(&packet->tuple, flow))
+		return false;
+	*action = flow_carry_out(skb, packet, flow);
+	return true;
+}
+
 /* Decides on what opens a connection. One that goes on is not refused because its first packet came again. */
 static __always_inline int packet_judge(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
 {
@@ -74,17 +87,23 @@ static __always_inline int packet_judge(struct __sk_buff *skb, const struct pack
 		.key = &asked,
 	};
 	struct frontend frontend = {};
-	__u8 reason;
+	__u8 reason = REASON_NONE;
+	int action;
 
-	if (!request.settings || !request_prepare(&request, &aliased))
+	if (!request.settings)
 		return TC_ACT_UNSPEC;
-	if (frontend_find(request.key, &frontend))
-		reason = connection_begin(skb, &request, &frontend, flow);
-	else if ((reason = miss_judge(&request)) == REASON_NONE)
-		return TC_ACT_UNSPEC;
-	if (reason != REASON_NONE && !flow_was_begun(&packet->tuple, flow))
-		return packet_refuse(skb, packet, frontend.service, reason);
-	return flow_carry_out(skb, packet, flow);
+	if (request_prepare(&request, &aliased)) {
+		if (frontend_find(request.key, &frontend)) {
+			reason = connection_begin(skb, &request, &frontend, flow);
+			if (reason == REASON_NONE)
+				return flow_carry_out(skb, packet, flow);
+		} else {
+			reason = miss_judge(&request);
+		}
+	}
+	if (syn_follow(skb, packet, flow, &action))
+		return action;
+	return reason == REASON_NONE ? TC_ACT_UNSPEC : packet_refuse(skb, packet, frontend.service, reason);
 }
 
 /*
@@ -158,8 +177,11 @@ static __noinline int egress_forward(struct __sk_buff *skb, __u32 network)
 		skb->mark &= ~masquerade_mark;
 	if (!packet_read(skb, network, FLOW_EGRESS, &packet, &flow, &action))
 		return action;
-	if (!is_masqueraded)
+	if (!is_masqueraded) {
+		if (packet_opens(&packet) && syn_follow(skb, &packet, &flow, &action))
+			return action;
 		return TC_ACT_UNSPEC;
+	}
 	reason = snat_begin(skb, &packet, &flow);
 	return reason == REASON_NONE ? flow_carry_out(skb, &packet, &flow) : packet_refuse(skb, &packet, 0, reason);
 }

@@ -156,7 +156,10 @@ GLOBAL int fragment_meet(struct __sk_buff *skb, __u32 network, __u32 hook)
 {
 	struct fragment ALIGNED fragment = {.key.hook = hook};
 
+	/* All of it, as it is to be written to. */
 	if (network > ETHERNET_HEADER_SIZE ||
+	    !header_fetch(skb, network,
+	                  skb->protocol == ETH_P_IPV6 ? sizeof(struct ipv6_header) : sizeof(struct ipv4_header)) ||
 	    !(skb->protocol == ETH_P_IPV6 ? ipv6_fragment_read(skb, network, &fragment)
 	                                  : ipv4_fragment_read(skb, network, &fragment)) ||
 	    (fragment.key.protocol != IPPROTO_TCP && fragment.key.protocol != IPPROTO_UDP))

@@ -37,7 +37,8 @@ static __always_inline int packet_reject(struct __sk_buff *skb, const struct pac
 		.destination = *address,
 		.state = FLOW_REQUEST | FLOW_REFUSED,
 	};
-	if (flow_begin(&packet->tuple, &flow) == FLOW_WITHOUT_PORT || packet_rewrite(skb, packet, &flow))
+	/* One that was begun this moment is another CPU's, which did not refuse it. */
+	if (flow_begin(&packet->tuple, &flow) != FLOW_BEGUN || packet_rewrite(skb, packet, &flow))
 		return TC_ACT_SHOT;
 	return TC_ACT_UNSPEC;
 }

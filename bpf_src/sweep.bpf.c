@@ -52,9 +52,11 @@ static __always_inline __u32 seconds_since(__u32 seen, __u32 now)
 static __always_inline const struct flow *other_way_find(const struct flow_key *key, const struct flow *flow)
 {
 	struct flow_key ALIGNED other_key;
+	const struct flow *other;
 
 	other_way_key(key, flow, &other_key);
-	return bpf_map_lookup_elem(&flows, &other_key);
+	other = bpf_map_lookup_elem(&flows, &other_key);
+	return other && leads_back(other, key) ? other : NULL;
 }
 
 /* Whether a connection's time is over, in this direction and in the other. */

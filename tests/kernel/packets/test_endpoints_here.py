@@ -184,6 +184,38 @@ def test_a_port_that_is_used_again_while_the_old_connection_is_swept(forward: Fo
     assert ends(forward.translate("egress", tcp(backend, client, "SA")))[0] == frontend
 
 
+def test_answers_that_are_anothers_by_now(forward: Forward) -> None:
+    """A connection that has ended leaves its answers' key to the next; its own port, used again, takes nothing back."""
+    service = serve(forward, 4)
+    client, frontend, backend, twin = CLIENTS[4], FRONTENDS[4], BACKENDS[4], ("192.0.2.11", 80)
+    forward.maps.frontend(service, *twin, kind=LOAD_BALANCER)
+    for address, flags in ((frontend, ("S", "A", "FA")), (twin, ("S", "A"))):
+        for flag in flags:
+            assert ends(forward.translate("ingress", tcp(client, address, flag))) == (client, backend)
+            answer = {"S": "SA"}.get(flag, flag)
+            assert ends(forward.translate("egress", tcp(backend, client, answer))) == (address, client)
+    again = ends(forward.translate("ingress", tcp(client, frontend)))
+    assert again[0] != client, "to the endpoint it would be the twin's connection"
+    assert ends(forward.translate("egress", tcp(backend, again[0], "SA"))) == (frontend, client)
+    assert ends(forward.translate("ingress", tcp(client, twin, "PA", b"data"))) == (client, backend)
+    assert ends(forward.translate("egress", tcp(backend, client, "PA", b"data"))) == (twin, client)
+
+
+@pytest.mark.parametrize("is_refused", [False, True], ids=["with an endpoint", "refused"])
+def test_all_segments_of_a_connection_are_treated_alike(forward: Forward, *, is_refused: bool) -> None:
+    """A frontend goes while its connection opens: what goes on goes on with all, what is over is over for all."""
+    forward.device("192.0.2.1", "2001:db8::1")
+    client, frontend = CLIENTS[4], FRONTENDS[4]
+    service = forward.maps.service([] if is_refused else [BACKENDS[4]])
+    origin = forward.maps.frontend(service, *frontend, kind=LOAD_BALANCER)
+    first = ends(forward.translate("ingress", tcp(client, frontend)))
+    forward.maps.withdraw(origin, *frontend)
+    forward.maps.address(frontend[0], 0)
+    expected = (client, frontend) if is_refused else first
+    for flags in ("S", "A", "PA"):
+        assert ends(forward.translate("ingress", tcp(client, frontend, flags))) == expected
+
+
 def test_answers_stay_apart_beside_what_is_swept(forward: Forward) -> None:
     """Two frontends with one endpoint, from one port: also while an ended connection lies under the key of answers."""
     serve(forward, 4)

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import pytest
+from scapy.layers.inet import fragment
 
 from kubeproxy_ebpf.datapath.device_hooks import DeviceHook, attach_filter, attach_link, detach_filter
 from kubeproxy_ebpf.datapath.netlink import RouteSocket
 from tests.kernel.namespaces import Namespace
 from tests.kernel.packets.conftest import Forward
+from tests.kernel.packets.packet import IP, Ether, udp
 from tests.kernel.processes import run_in
 from tests.kernel.programs.service_maps import EXTERNAL_IP, NODE_PORT, TCP, UDP
 from tests.kernel.scratch import PodFactory, Starter
@@ -25,6 +28,10 @@ NODE, CLIENT = {4: "192.0.2.1", 6: "2001:db8::1"}, {4: "192.0.2.2", 6: "2001:db8
 NODE_THERE, OTHER_NODE = {4: "198.51.100.1", 6: "2001:db8:1::1"}, {4: "198.51.100.2", 6: "2001:db8:1::2"}
 EXTERNAL = {4: "203.0.113.10", 6: "2001:db8:2::10"}
 POD_HERE, POD_THERE = {4: "10.1.0.5", 6: "fd00:1::5"}, {4: "10.2.0.5", 6: "fd00:2::5"}
+ETHERNET_HEADER, UDP_HEADER = 14, 8
+SOL_PACKET, PACKET_VNET_HDR = 263, 15
+"""linux/socket.h, linux/if_packet.h."""
+UPLINK_MAC = "02:00:00:00:00:fe"
 PATIENCE = 10
 """Seconds for an answer."""
 families = pytest.mark.parametrize("family", [4, 6])
@@ -202,3 +209,32 @@ def test_a_closed_port_of_an_endpoint_is_heard_of(world: World, family: int, *, 
     service = world.forward.maps.service([endpoint], elsewhere=[endpoint] if elsewhere else [])
     world.forward.maps.frontend(service, EXTERNAL[family], 80, UDP, EXTERNAL_IP)
     assert run_in(world.client, None, refusal, EXTERNAL[family], 80) == "ConnectionRefusedError"
+
+
+def ask_in_raw_pieces(size: int) -> str:
+    """Send a datagram in fragments of which next to nothing is in the packets' first part; return the answer.
+
+    With a virtio header, a packet socket takes that many bytes only for the first part, if there is more than a page.
+    """
+    source, port = CLIENT[4], 40000
+    header = struct.pack("=BBHHHH", 0, 0, ETHERNET_HEADER, 0, 0, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind((source, port))
+        client.settimeout(PATIENCE)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+            raw.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+            raw.bind(("eth0", 0))
+            whole = IP(bytes(udp((source, port), (NODE[4], 30080), bytes(size))[IP]))
+            for piece in fragment(whole, (UDP_HEADER + size) // 2):  # type: ignore[no-untyped-call]
+                frame = bytes(Ether(src=raw.getsockname()[4], dst=UPLINK_MAC, type=0x0800) / piece)
+                assert len(frame) > os.sysconf("SC_PAGE_SIZE")
+                raw.send(header + frame)
+        return client.recv(65536).decode()
+
+
+def test_fragments_whose_headers_are_elsewhere(world: World) -> None:
+    """As drivers hand them over who leave to others what they have no need to read themselves."""
+    world.node.ip("link set uplink mtu 9000", f"link set uplink address {UPLINK_MAC}")
+    world.client.ip("link set eth0 mtu 9000")
+    serve(world, 4, elsewhere=False)
+    assert run_in(world.client, None, ask_in_raw_pieces, 12_000 - UDP_HEADER) == f"pod {CLIENT[4]} 40000"
