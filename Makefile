@@ -82,16 +82,16 @@ cluster: root build kubernetes ## test with a real API server in front (root)
 
 .PHONY: test
 test: root build kubernetes ## check and test everything (root)
-	@$(MAKE) --no-print-directory --keep-going --jobs=2 all-tests checks
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 machine-tests checks
 
-# Beside the tests, which wait most of the time.
+# Beside the tests of the machine, which wait most of the time. What each has to say comes in one piece.
 .PHONY: checks
-checks: install
-	@$(MAKE) --no-print-directory --keep-going lint types imports
+checks: build
+	@$(MAKE) --no-print-directory --keep-going --output-sync=target lint types imports unit
 
-.PHONY: all-tests
-all-tests: root build kubernetes
-	@$(LEAVES_NOTHING) $(PYTEST)
+.PHONY: machine-tests
+machine-tests: root build kubernetes
+	@$(LEAVES_NOTHING) $(PYTEST) -m "kernel or cluster"
 
 .PHONY: test-kernels
 test-kernels: root build ## run the kernel tests on older and newer kernels in QEMU; slow (root; KERNELS="5.10 6.1")

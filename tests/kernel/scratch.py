@@ -13,6 +13,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +29,32 @@ PodFactory = Callable[..., Namespace]
 Starter = Callable[..., Background]
 
 
+CgroupFactory = Callable[..., Path]
+
+
 @pytest.fixture
-def make_cgroup() -> Iterator[Callable[[], Path]]:
-    """Make cgroups v2 for this test; at the end its processes must be gone, and they are removed."""
+def make_cgroup() -> Iterator[CgroupFactory]:
+    """Make cgroups v2 for this test, ``make_cgroup(parent)`` within others'; its processes must be gone at the end."""
     made: list[Path] = []
 
-    def make() -> Path:
-        cgroup = find_cgroup_root() / f"kubeproxy-ebpf-test-{os.getpid()}-{next(_numbers)}"
-        cgroup.mkdir()
-        made.append(cgroup)
-        return cgroup
+    def make(parent: Path | None = None) -> Path:
+        made.append(add_cgroup(parent))
+        return made[-1]
 
     yield make
     for cgroup in made:
         if cgroup.exists():
-            _remove_cgroup(cgroup)
+            remove_cgroup(cgroup)
 
 
-def _remove_cgroup(cgroup: Path) -> None:
+def add_cgroup(parent: Path | None = None) -> Path:
+    """Add a cgroup v2 of a test's, at the top of the tree or within another; whoever adds it removes it."""
+    cgroup = (parent or find_cgroup_root()) / f"kubeproxy-ebpf-test-{os.getpid()}-{next(_numbers)}"
+    cgroup.mkdir()
+    return cgroup
+
+
+def remove_cgroup(cgroup: Path) -> None:
     """Remove a cgroup; a process that was reaped just now may still count as a member for a moment."""
     for _ in range(100):
         try:
@@ -58,7 +67,7 @@ def _remove_cgroup(cgroup: Path) -> None:
 
 
 @pytest.fixture
-def scratch_cgroup(make_cgroup: Callable[[], Path]) -> Path:
+def scratch_cgroup(make_cgroup: CgroupFactory) -> Path:
     """Return a cgroup v2 of the test's own: "this node", where programs are attached."""
     return make_cgroup()
 
@@ -66,17 +75,18 @@ def scratch_cgroup(make_cgroup: Callable[[], Path]) -> Path:
 @pytest.fixture
 def make_bpffs(tmp_path: Path) -> Iterator[Callable[[], Path]]:
     """Mount BPF file systems; unmounting them drops everything that is pinned in them."""
-    mounted: list[Path] = []
+    with ExitStack() as mounted:
+        yield lambda: mounted.enter_context(bpf_file_system(tmp_path / f"bpffs-{next(_numbers)}"))
 
-    def make() -> Path:
-        folder = tmp_path / f"bpffs-{next(_numbers)}"
-        folder.mkdir()
-        subprocess.run(("mount", "-t", "bpf", "bpf", folder), check=True)
-        mounted.append(folder)
-        return folder
 
-    yield make
-    for folder in mounted:
+@contextmanager
+def bpf_file_system(folder: Path) -> Iterator[Path]:
+    """Mount a BPF file system at a new folder while the block runs; unmounting it drops everything that is pinned."""
+    folder.mkdir()
+    subprocess.run(("mount", "-t", "bpf", "bpf", folder), check=True)
+    try:
+        yield folder
+    finally:
         subprocess.run(("umount", "--lazy", folder), check=True)
 
 

@@ -18,7 +18,8 @@ TOOL = Path(__file__).parents[2] / "tools" / "leaves_nothing.py"
 TIDYING_SECONDS = 1.0
 
 INTERRUPTIBLE = f"""
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by whoever was started in the background
 try:
     print("running", flush=True)
     time.sleep(60)

@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 
 import kubeproxy_ebpf
-from kubeproxy_ebpf.datapath import batches
 from kubeproxy_ebpf.datapath.device_hooks import DeviceHook
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
-from kubeproxy_ebpf.datapath.libbpf.kernel_types import MapType
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
-from kubeproxy_ebpf.layout.changes import ArrayMap
 from kubeproxy_ebpf.map_schema import COUNT_BYTES, STANDING_FLOWS_KEY, unpack_count
 from tests.kernel.conftest import SMALL
+from tests.kernel.emptying import empty_maps
 from tests.kernel.packets.packet import UNSPEC, Packet, parsed, with_right_checksums
 from tests.kernel.programs import service_maps
 from tests.kernel.programs.service_maps import ServiceMaps
@@ -31,7 +29,6 @@ _SEEN = slice(48, 52)
 """Where a flow says when it was last used."""
 AGE = 1000
 """Ticks: 1024 seconds, with 250 jiffies in each as the programs believe unless they are told."""
-COUNTERS = ("service_counters", "reason_counters")
 SERVICE_CIDRS = ("10.96.0.0/16", "fd00:96::/112")
 
 
@@ -42,11 +39,8 @@ class Forward:
         """Take the programs, which stay the caller's, and empty their maps."""
         self._object = loaded
         maps = [map_ for map_ in loaded.maps() if not map_.internal]
-        for map_ in maps:
-            empty(map_.name, loaded.map_fd(map_.name))
         self._store = KernelMapStore({map_.name: os.dup(loaded.map_fd(map_.name)) for map_ in maps})
-        for array in ArrayMap:
-            self._store.write(array, 0, bytes(len(self._store.read(array))))
+        empty_maps(self._store)
         self.maps = ServiceMaps(self._store)
         self.maps.settings(service_cidrs=SERVICE_CIDRS)
         self.marks: dict[bytes, int] = {}
@@ -113,17 +107,6 @@ class Forward:
     def entries(self, table: str) -> dict[bytes, bytes]:
         """Return the keys and values of ``flows`` or ``opening_flows``."""
         return dict(self._store.entries_of(table))
-
-
-def empty(name: str, fd: int) -> None:
-    """Make a map what it was when it was created; arrays in shared memory are for others to clear."""
-    info = syscalls.map_info(fd)
-    if info.type in {MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE}:
-        batches.delete(fd, [key for key, _ in batches.read(fd, info)])
-    elif name in COUNTERS:
-        nothing = bytes(info.value_size * syscalls.possible_cpus())
-        for index in range(info.max_entries):
-            syscalls.map_update(fd, index.to_bytes(4, sys.byteorder), nothing)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
@@ -62,16 +61,16 @@ def test_maps_of_another_version_are_refused(load: Loader) -> None:
         Tracer(load().store)
 
 
-def test_nothing_stays_loaded(node: Node, pin_folder: Path) -> None:
+def test_nothing_stays_loaded(node: Node) -> None:
     """Maps may be open for reading alone; the program goes with the tracer."""
     before = set(syscalls.program_ids())
-    with loader.open_pinned(pin_folder) as store, closing(Tracer(store)) as tracer:
+    with loader.open_pinned(node.pins) as store, closing(Tracer(store)) as tracer:
         assert tracer.trace(FROM_A_POD).answer.verdict is Verdict.DROP
     assert node.maps.count("reason_counters") == {}
     assert set(syscalls.program_ids()) - before == set()
 
 
-def test_a_set_is_seen_whole(make_node: Callable[..., Node], pin_folder: Path) -> None:
+def test_a_set_is_seen_whole(make_node: Callable[..., Node]) -> None:
     """While sets change, a trace names the members of one of them, or says that it cannot."""
     node = make_node(backends=64, slots=64)
     service = node.maps.service([("10.1.1.1", 8080)])
@@ -89,7 +88,7 @@ def test_a_set_is_seen_whole(make_node: Callable[..., Node], pin_folder: Path) -
                 node.maps.store.publish(ArrayMap.SERVICES, place, word)
 
     changing = threading.Thread(target=change)
-    with loader.open_pinned(pin_folder) as store, closing(Tracer(store)) as tracer:
+    with loader.open_pinned(node.pins) as store, closing(Tracer(store)) as tracer:
         changing.start()
         try:
             while changing.is_alive():
