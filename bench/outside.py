@@ -27,16 +27,17 @@ _NAMES = {
 _TUPLES = 64_000_000
 """Source tuples that a side may use: none is used twice."""
 _METHOD = """\
-A client outside connects to NodePorts of a node that has as many Services besides, and as many of them as there are
-kube-proxies to compare with. *Here*: all endpoints are pods of the node; *elsewhere*: of another node behind it, which
-sees the first node's address. Each figure is the ratio to the same round's figure for the endpoint's own address by the
-same way, without any proxy, rules or connection tracking. {what} Every answer came from an endpoint of the Service that
-was asked."""
+{what}
+
+A client outside connects to sixteen NodePorts of a node that has so many Services besides. *Here*: their endpoints are
+pods of the node; *elsewhere*: pods of another node behind it, which sees the first node's address. Each figure is the
+ratio to the same round's figure for the endpoint's own address by the same way, without any proxy, rules or connection
+tracking. Every answer came from an endpoint of the Service that was asked."""
 _LATENCY = "From connect() to the end of close(), with all of the way on one processor."
 _RATE = "Connections a second of many threads that connect, ask who answers, and close, on all processors."
 _DATAGRAMS = """\
-What a datagram of 64 bytes costs from send() to the endpoint's socket, with all of the way on one processor: so many
-less of them a second it can take."""
+What a datagram of 64 bytes costs from send() to the endpoint's socket, with all of the way on one processor: by so much
+fewer of them are there in a second."""
 
 
 @dataclass(frozen=True, slots=True)
