@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import fleet, ours, rounds, upload, world
 from bench.answering import answering, threads
 from bench.charts import Axis, Series, line_chart
-from bench.control_plane import kube_proxy, wait_until_synced
+from bench.control_plane import MODES, kube_proxy, wait_until_synced
 from bench.plan import ENDPOINTS, Plan
 from bench.report import Chart, Goal, Section, sizes_text
 from tools.kubernetes.control_plane import ControlPlane
@@ -21,7 +21,6 @@ OURS = "ours"
 BESIDE = "beside"
 ALL = "all"
 SCATTERED = "scattered"
-MODES = ("nftables", "iptables")
 _NAMES = {
     DIRECT: "pod address, no proxy at all",
     BESIDE: "pod address, our hooks attached",

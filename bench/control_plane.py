@@ -22,6 +22,8 @@ from tools.kubernetes.daemon import Daemon
 
 ROOT = Path(__file__).parent.parent
 ADDRESS = "10.193.0.1"
+MODES = ("nftables", "iptables")
+"""Kube-proxy's, that are compared with."""
 _SYNC_SECONDS = 900
 
 

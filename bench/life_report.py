@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bench.api import Results
 from bench.changes import ENDPOINTS as MANY
+from bench.control_plane import MODES
 from bench.lives import Life
-from bench.node import MODES, NAMES, OURS, SIDES
+from bench.node import NAMES, OURS, SIDES
 from bench.plan import ENDPOINTS as FEW
 from bench.plan import Plan
 from bench.report import ABSENT, Goal, Section

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import fleet, ours, rounds, world
-from bench.control_plane import join, kube_proxy_command
+from bench.control_plane import MODES, join, kube_proxy_command
 from bench.plan import Plan
 from tools.kubernetes.control_plane import ControlPlane
 from tools.kubernetes.credentials import NODE_PROXIER
 from tools.kubernetes.daemon import Daemon
 
 OURS = "ours"
-MODES = ("nftables", "iptables")
 SIDES = (OURS, *MODES)
 NAMES = {OURS: "ours", **{mode: f"kube-proxy {mode}" for mode in MODES}}
 _READY = "agent_ready"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import agent_process, fleet, outside_fleet, rounds, upload, world
 from bench.answering import answering, threads
-from bench.control_plane import kube_proxy, wait_until_synced
+from bench.control_plane import MODES, kube_proxy, wait_until_synced
 from bench.outside_fleet import Place
 from bench.outside_world import Outside, outside
 from bench.plan import ENDPOINTS, Plan
@@ -18,7 +18,6 @@ from bench.report import Goal, Section, sizes_text
 from tools.kubernetes.control_plane import ControlPlane
 
 DIRECT, OURS = "direct", "ours"
-MODES = ("nftables", "iptables")
 _NAMES = {
     DIRECT: "endpoint's address, no proxy at all",
     OURS: "NodePort, ours",
@@ -164,8 +163,17 @@ def _ratio(one: rounds.Rounds, name: str, place: Place) -> rounds.Spread:
     return rounds.ratios(one, f"{name}-{place.value}", f"{DIRECT}-{place.value}")
 
 
-def _worst(taken: Mapping[int, rounds.Rounds], place: Place) -> rounds.Spread:
-    return max(_ratio(one, OURS, place) for one in taken.values())
+def _cost_goals(what: str, taken: Mapping[int, rounds.Rounds], limits: Mapping[Place, float]) -> list[Goal]:
+    return [
+        Goal.at_most(
+            f"{what} from outside, endpoint {place.value}, {sizes_text(list(taken))}",
+            max(_ratio(one, OURS, place) for one in taken.values()),
+            limit,
+            "×",
+            digits=3,
+        )
+        for place, limit in limits.items()
+    ]
 
 
 def _section(
@@ -177,31 +185,13 @@ def _section(
 
 def _latency_section(outcomes: Mapping[int, _Outcome]) -> Section:
     taken = {size: outcome.latency for size, outcome in outcomes.items()}
-    goals = [
-        Goal.at_most(
-            f"connect+close from outside, endpoint {place.value}, {sizes_text(list(taken))}",
-            _worst(taken, place),
-            limit,
-            "×",
-            digits=3,
-        )
-        for place, limit in ((Place.HERE, 1.12), (Place.ELSEWHERE, 1.15))
-    ]
+    goals = _cost_goals("connect+close", taken, {Place.HERE: 1.12, Place.ELSEWHERE: 1.15})
     return _section("From outside: TCP connect and close", _LATENCY, taken, _rows(taken, 1e-3, "µs"), goals)
 
 
 def _datagrams_section(outcomes: Mapping[int, _Outcome]) -> Section:
     taken = {size: outcome.datagrams for size, outcome in outcomes.items()}
-    goals = [
-        Goal.at_most(
-            f"64-byte datagram from outside, endpoint {place.value}, {sizes_text(list(taken))}",
-            _worst(taken, place),
-            1.08,
-            "×",
-            digits=3,
-        )
-        for place in Place
-    ]
+    goals = _cost_goals("64-byte datagram", taken, dict.fromkeys(Place, 1.08))
     return _section("From outside: datagrams", _DATAGRAMS, taken, _rows(taken, 1, "ns"), goals)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from bench import fleet, world
 from bench.fleet import Target
+from bench.plan import ENDPOINTS
 
-ENDPOINTS = 2
 PROTOCOLS = ("TCP", "UDP")
 _SERVICES = 8
 _FIRST_NUMBER = 200_000

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from bench import world
-from bench.world import Plug, inside, link, namespace, run
+from bench.world import Plug, let_route, link, namespace, run
 
 FAR_ENDPOINTS = "10.208.0.0/16"
 """The other node's."""
@@ -54,8 +54,7 @@ def outside(name: str) -> Iterator[Outside]:
         ):
             _route(name_, "local", own, "dev", "lo")
         for router in (made.node, made.far_node):
-            for setting in ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"):
-                run(*inside(router, "sysctl", "-qw", setting))
+            let_route(router)
         yield made
 
 

@@ -38,7 +38,7 @@ class _Case:
     hook: str
     packet: bytes
     outcome: bytes
-    limit: float | None
+    limit: float
     is_same: bool = True
 
     def trial(self, name: str, program: Path, folder: Path, *, is_ours: bool) -> str:
@@ -112,7 +112,6 @@ def _section(cases: list[_Case], sizes: tuple[int, ...], costs: Mapping[tuple[st
             digits=0,
         )
         for case in cases
-        if case.limit is not None
     ]
     header = ["packet", *(f"{size:,} Services" for size in sizes)]
     return Section("The packet programs", _METHOD, header, rows, goals)

@@ -87,9 +87,14 @@ def pods(name: str) -> Iterator[Pods]:
             run("ip", "-n", pod, "route", "add", "default", "via", gateway)
             run("ip", "-n", pod, "route", "add", "local", ranges, "dev", "lo")
             run("ip", "-n", made.node, "route", "add", ranges, "via", address)
-        for setting in ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"):
-            run(*inside(made.node, "sysctl", "-qw", setting))
+        let_route(made.node)
         yield made
+
+
+def let_route(name: str) -> None:
+    """Have a namespace forward packets, by whatever way they come."""
+    for setting in ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"):
+        run(*inside(name, "sysctl", "-qw", setting))
 
 
 class Plug(NamedTuple):

@@ -170,17 +170,6 @@ static __noinline int flow_assure(const struct flow_key *key, const struct flow 
 }
 
 /*
- * The entry of a packet that stays.  It is deleted only a grace period after it was marked: whoever has found it can
- * read it to the end.
- */
-static __always_inline struct flow *standing_flow_find(const struct flow_key *key)
-{
-	struct flow *flow = bpf_map_lookup_elem(&flows, key);
-
-	return flow && !(READ_ONCE(flow->state) & FLOW_SWEPT) ? flow : NULL;
-}
-
-/*
  * Finds the entry of a connection that is not answered yet, and copies it.  The kernel gives its place to another at
  * any moment: what was read counts if the place is still the key's afterwards.
  */

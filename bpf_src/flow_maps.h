@@ -52,12 +52,23 @@ static __always_inline bool leads_back(const struct flow *other, const struct fl
 	         (other->destination_port ^ key->source_port));
 }
 
+/*
+ * The entry of a packet that stays.  It is deleted only a grace period after it was marked: whoever has found it can
+ * read it to the end.
+ */
+static __always_inline struct flow *standing_flow_find(const struct flow_key *key)
+{
+	struct flow *flow = bpf_map_lookup_elem(&flows, key);
+
+	return flow && !(flow->state & FLOW_SWEPT) ? flow : NULL;
+}
+
 /* The entry of a key, in either table. What is about to be deleted is nobody's, and hides nothing. */
 static __always_inline struct flow *flow_find(const struct flow_key *key)
 {
-	struct flow *standing = bpf_map_lookup_elem(&flows, key);
+	struct flow *standing = standing_flow_find(key);
 
-	return standing && !(standing->state & FLOW_SWEPT) ? standing : bpf_map_lookup_elem(&opening_flows, key);
+	return standing ? standing : bpf_map_lookup_elem(&opening_flows, key);
 }
 
 /* Ends a connection that stands, in one direction. The sweep deletes it: somebody may be in the middle of reading it.

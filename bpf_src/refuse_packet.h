@@ -7,6 +7,8 @@
 #ifndef KUBEPROXY_REFUSE_PACKET_H
 #define KUBEPROXY_REFUSE_PACKET_H
 
+#include <linux/pkt_cls.h>
+
 #include "counters.h"
 #include "device.h"
 #include "flow.h"
@@ -14,10 +16,8 @@
 #include "rewrite.h"
 #include "verdict.h"
 
-/* Pass is UNSPEC: OK would keep other people's filters from the packet. */
+/* Beside TC_ACT_SHOT and, to pass, TC_ACT_UNSPEC: OK would keep other people's filters from the packet. */
 enum {
-	TC_ACT_UNSPEC = -1,
-	TC_ACT_SHOT = 2,
 	/* No actions of the kernel's: there is more to do, for functions that each need much of the stack. */
 	ACTION_GO_ON = 100,
 	ACTION_ICMP = 101,

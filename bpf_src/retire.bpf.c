@@ -3,12 +3,13 @@
  * Ends one way of a connection, as asked for from user space: a packet holds its key (BPF_PROG_TEST_RUN).  User space
  * could delete an entry by itself, and with it what a packet is in the middle of reading.
  */
+#include <stddef.h>
+
+#include <linux/pkt_cls.h>
+
 #include "flow_maps.h"
 
-enum {
-	TC_ACT_UNSPEC = -1,
-	KEY_OFFSET = 16, /* behind an Ethernet header, which the kernel wants to see */
-};
+enum { KEY_OFFSET = 16 }; /* behind an Ethernet header, which the kernel wants to see */
 
 SEC("tc")
 int retire(struct __sk_buff *skb)

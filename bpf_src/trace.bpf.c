@@ -4,14 +4,13 @@
  * each question (BPF_PROG_TEST_RUN), on a packet that holds the question and takes the answer; it is attached nowhere.
  * Loaded with dry_run set, it writes no map.
  */
+#include <linux/pkt_cls.h>
+
 #include "described_client.h"
 
 #include "judge.h"
 #include "masquerade.h"
 #include "trace_types.h"
-
-/* What tc makes of a program's return value; nobody looks at it here. */
-enum { TC_ACT_UNSPEC = -1 };
 
 static __always_inline void frontend_answer(const struct request *request, const struct frontend *frontend,
                                             struct trace_answer *answer)

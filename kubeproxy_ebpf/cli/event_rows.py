@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from kubeproxy_ebpf import map_schema
-from kubeproxy_ebpf.cli.inventory import Filter, Inventory, ReadableMaps, host_and_port
+from kubeproxy_ebpf.cli.inventory import Filter, Inventory, Names, ReadableMaps, host_and_port
 from kubeproxy_ebpf.map_schema import Event
 from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.model.objects import Protocol
@@ -59,21 +59,19 @@ class ServiceNames:
         self._read()
 
     def _read(self) -> None:
-        self._everything = Inventory(self._maps, Filter("", ""))
-        self._wanted = Inventory(self._maps, self._only)
+        self._inventory = Inventory(self._maps, Filter())
         self._read_at = time.monotonic()
 
-    def of(self, service: int) -> tuple[str, str, str, str] | None:
-        """Return namespace, name, port and protocol; None: not asked for, or not known."""
-        is_known = self._everything.names_of(service) is not None
-        if service and not is_known and time.monotonic() - self._read_at > _RENEWAL_SECONDS:
+    def of(self, service: int) -> Names | None:
+        """Return the names of a service id; None: not asked for, or not known."""
+        names = self._inventory.names_of(service)
+        if service and names is None and time.monotonic() - self._read_at > _RENEWAL_SECONDS:
             self._read()
-        return self._wanted.names_of(service)
+            names = self._inventory.names_of(service)
+        return names if names and self._only.matches(*names[:2]) else None
 
 
-def event_row(
-    event: Event, names: tuple[str, str, str, str] | None, device_of: Callable[[int], str], since_boot: int
-) -> EventRow:
+def event_row(event: Event, names: Names | None, device_of: Callable[[int], str], since_boot: int) -> EventRow:
     """Return a row. ``since_boot``: nanoseconds between the epoch and the machine's start."""
     verdict = Verdict(event.verdict)
     namespace, name, port, _ = names or ("", "", "", "")

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from kubeproxy_ebpf import map_schema
-from kubeproxy_ebpf.cli.inventory import ReadableMaps, host_and_port
+from kubeproxy_ebpf.cli.inventory import Names, ReadableMaps, host_and_port
 from kubeproxy_ebpf.map_schema import Flow, FlowKey
 from kubeproxy_ebpf.model.address import Address
 from kubeproxy_ebpf.model.objects import Protocol
 
-Names = tuple[str, str, str, str]
-"""Of a service port: namespace, name, port, protocol and family."""
 NamesOf = Callable[[int], Names | None]
 
 _TABLES = ("opening_flows", "flows")

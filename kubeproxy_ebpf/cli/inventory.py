@@ -130,16 +130,19 @@ class ReasonRow(NamedTuple):
     times: int
 
 
+Names = tuple[str, str, str, str]
+"""Of a service port: namespace, name, port, protocol and family."""
+
+
 class Filter(NamedTuple):
     """Which Services are asked for; empty: all."""
 
     namespace: str = ""
     name: str = ""
 
-    def matches(self, port: PortEntries) -> bool:
-        """Whether a service port is asked for."""
-        service = port.key.service
-        return self.namespace in {"", service.namespace} and self.name in {"", service.name}
+    def matches(self, namespace: str, name: str) -> bool:
+        """Whether a Service is asked for."""
+        return self.namespace in {"", namespace} and self.name in {"", name}
 
 
 class Inventory:
@@ -149,13 +152,15 @@ class Inventory:
         """Read the maps."""
         self._maps = maps
         self._found: Found = find(maps)
-        ports = [port for port in self._found.ports if wanted.matches(port)]
+        ports = [
+            port for port in self._found.ports if wanted.matches(port.key.service.namespace, port.key.service.name)
+        ]
         self._ports: Sequence[PortEntries] = sorted(ports, key=lambda port: port.key)
         self._by_id = {port.service: port for port in ports}
         self._backends: Mapping[int, BackendEntry] = dict(self._found.backends)
         self._shows_everything = wanted == Filter()
 
-    def names_of(self, service: int) -> tuple[str, str, str, str] | None:
+    def names_of(self, service: int) -> Names | None:
         """Return namespace, name, port and protocol of a service id; None: not asked for, or not there any more."""
         port = self._by_id.get(service)
         return _names(port) if port else None

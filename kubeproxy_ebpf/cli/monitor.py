@@ -9,7 +9,6 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,7 +48,7 @@ def monitor(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     since_boot = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     pin_folder = load().configuration.pin_folder
-    with loader.open_pinned(pin_folder, writable=True) as maps, closing(EventReader(maps, pin_folder)) as reader:
+    with loader.open_pinned(pin_folder, writable=True) as maps, EventReader(maps, pin_folder) as reader:
         names, limit = ServiceNames(maps, Filter(namespace, name)), RateLimit(rate)
         shown = 0
         for event in _events(reader, limit):

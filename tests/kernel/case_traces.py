@@ -14,8 +14,8 @@ from kubeproxy_ebpf.model.address import Address, parse_address
 from kubeproxy_ebpf.plan.service_plan import Source, Verdict
 from tests.behaviour import Flow
 from tests.kernel.case_world import World
+from tests.kernel.emptying import COUNTERS
 
-COUNTERS = ("service_counters", "reason_counters")
 WRITTEN_BY_PROGRAMS = (
     *("affinity", "peer_names", "sole_origins", "socket_origins_overflow"),
     *("flows", "opening_flows", "fragments"),

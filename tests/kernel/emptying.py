@@ -11,7 +11,7 @@ from kubeproxy_ebpf.datapath.libbpf.kernel_types import MapType
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
 from kubeproxy_ebpf.layout.changes import ArrayMap
 
-_COUNTERS = ("service_counters", "reason_counters")
+COUNTERS = ("service_counters", "reason_counters")
 
 
 def empty_maps(store: KernelMapStore) -> None:
@@ -26,7 +26,7 @@ def _empty(name: str, fd: int) -> None:
     info = syscalls.map_info(fd)
     if info.type in {MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE}:
         batches.delete(fd, [key for key, _ in batches.read(fd, info)])
-    elif name in _COUNTERS:
+    elif name in COUNTERS:
         nothing = bytes(info.value_size * syscalls.possible_cpus())
         for index in range(info.max_entries):
             syscalls.map_update(fd, index.to_bytes(4, sys.byteorder), nothing)

@@ -114,3 +114,10 @@ def join(node: Namespace, pod: Namespace) -> None:
         "route add default via fe80::1 dev eth0",
     )
     node.ip(*(f"route add {address} dev {device}" for address in addresses))
+
+
+def join_by(one: Namespace, other: Namespace, device: str, here: str, there: str) -> None:
+    """Connect two namespaces by a device that has the same name in both, with an address of one /24 in each."""
+    one.ip(f"link add {device} type veth peer name {device} netns {other.pid}")
+    for namespace, address in ((one, here), (other, there)):
+        namespace.ip(f"address add {address}/24 dev {device}", f"link set {device} up")

@@ -15,7 +15,7 @@ import pytest
 from tests.kernel import cni
 from tests.kernel.agent_process import AgentProcess, Manifests, endpoint_slice, node, service
 from tests.kernel.cni import CniNode
-from tests.kernel.namespaces import Namespace
+from tests.kernel.namespaces import Namespace, join_by
 from tests.kernel.processes import run_in
 from tests.kernel.scratch import Starter
 from tests.kernel.servers import tcp_ask, tcp_server, udp_ask, udp_server
@@ -32,13 +32,6 @@ pytestmark = [
 ]
 
 
-def join(one: Namespace, address: str, other: Namespace, other_address: str, device: str) -> None:
-    """Connect two namespaces by a device that has the same name in both."""
-    one.ip(f"link add {device} type veth peer name {device} netns {other.pid}")
-    for namespace, own in ((one, address), (other, other_address)):
-        namespace.ip(f"address add {own}/24 dev {device}", f"link set {device} up")
-
-
 @pytest.fixture
 def client(
     shape: Callable[[CniNode, CniNode], None],
@@ -48,8 +41,8 @@ def client(
 ) -> Namespace:
     """Return a client outside the node, which has a pod with servers in it, as has another node."""
     outside, other = make_namespace("client"), make_namespace("other")
-    join(node_namespace, NODE, outside, CLIENT, "uplink")
-    join(node_namespace, BACKBONE, other, OTHER, "backbone")
+    join_by(node_namespace, outside, "uplink", NODE, CLIENT)
+    join_by(node_namespace, other, "backbone", BACKBONE, OTHER)
     pods = {address: make_namespace("pod", address) for address in (POD_HERE, POD_THERE)}
     here = CniNode(node_namespace, BACKBONE, "10.1.0", pods[POD_HERE])
     there = CniNode(other, OTHER, "10.2.0", pods[POD_THERE])

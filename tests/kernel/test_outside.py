@@ -29,7 +29,7 @@ from kubeproxy_ebpf.datapath.libbpf.kernel_types import DeviceAttachType
 from kubeproxy_ebpf.datapath.netlink import RouteSocket
 from tests.kernel.agent_process import PATIENCE, AgentProcess, Manifests, endpoint_slice, node, service, wait_until
 from tests.kernel.clients import outcome, stream_without_end
-from tests.kernel.namespaces import Namespace
+from tests.kernel.namespaces import Namespace, join_by
 from tests.kernel.processes import run_in
 from tests.kernel.scratch import PodFactory, Starter
 from tests.kernel.servers import tcp_server
@@ -42,21 +42,11 @@ pytestmark = pytest.mark.usefixtures("client", "server")
 REFUSED = "ConnectionRefusedError"
 
 
-def join_outside(host: Namespace, outside: Namespace, device: str, here: str, there: str) -> None:
-    """Connect the node and somebody outside by a device of the node."""
-    host.ip(
-        f"link add {device} type veth peer name {device} netns {outside.pid}",
-        f"address add {here}/24 dev {device}",
-        f"link set {device} up",
-    )
-    outside.ip(f"address add {there}/24 dev {device}", f"link set {device} up")
-
-
 @pytest.fixture
 def client(node_namespace: Namespace, make_namespace: Callable[..., Namespace]) -> Namespace:
     """Return a client outside the node."""
     outside = make_namespace("client")
-    join_outside(node_namespace, outside, "uplink", NODE, CLIENT)
+    join_by(node_namespace, outside, "uplink", NODE, CLIENT)
     outside.run("ip", "route", "add", "10.96.0.0/12", "via", NODE)
     return outside
 
@@ -295,7 +285,7 @@ def test_a_device_that_comes_is_attached_and_one_that_goes_is_forgotten(
     agent.start()
     other = make_namespace("other")
     for _ in range(2):
-        join_outside(node_namespace, other, "second", SECOND_NODE, SECOND_CLIENT)
+        join_by(node_namespace, other, "second", SECOND_NODE, SECOND_CLIENT)
         node_namespace.run("ip", "route", "add", "203.0.113.0/24", "via", SECOND_CLIENT)
         other.run("ip", "route", "add", "10.96.0.0/12", "via", SECOND_NODE)
         wait_until(lambda: attached(node_namespace, "second") == BOTH, "the programs on the second device")
@@ -370,7 +360,7 @@ def test_named_devices_alone_are_attached(
     agent: AgentProcess, client: Namespace, node_namespace: Namespace, make_namespace: Callable[..., Namespace]
 ) -> None:
     """Others are left alone; a name that no device has stops the start, and says which there are."""
-    join_outside(node_namespace, make_namespace("other"), "second", SECOND_NODE, SECOND_CLIENT)
+    join_by(node_namespace, make_namespace("other"), "second", SECOND_NODE, SECOND_CLIENT)
     refused = agent.run(*agent.run_arguments("--devices=eth*"))
     assert refused.returncode != 0
     assert "no network device is called eth*; there are" in refused.stderr
