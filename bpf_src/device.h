@@ -6,6 +6,7 @@
 #define KUBEPROXY_DEVICE_H
 
 #include "address.h"
+#include "flow_types.h"
 
 /* interface index -> its addresses; user space. */
 struct {

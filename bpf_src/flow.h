@@ -136,9 +136,9 @@ static __always_inline int flow_keep(const struct flow_key *key, const struct fl
 
 /*
  * A request that comes after an answer shows that its client is who it says: from now on the connection stays.  Where
- * there is no room for it, it goes on as one that may be forgotten.
+ * there is no room for it, it goes on as one that may be forgotten.  Returns whether it stays.
  */
-static __noinline int flow_assure(const struct flow_key *key, const struct flow *opening)
+static __noinline bool flow_assure(const struct flow_key *key, const struct flow *opening)
 {
 	struct flow_key ALIGNED reply_key;
 	struct flow ALIGNED flow;
@@ -146,27 +146,28 @@ static __noinline int flow_assure(const struct flow_key *key, const struct flow 
 
 	/* One that was swept may be in its place still. */
 	if (bpf_map_lookup_elem(&flows, key))
-		return 0;
+		return false;
 	other_way_key(key, opening, &reply_key);
 	reply = bpf_map_lookup_elem(&opening_flows, &reply_key);
 	if (!reply) {
 		reply_make(key, opening, &flow);
-		return bpf_map_update_elem(&opening_flows, &reply_key, &flow, BPF_NOEXIST);
+		bpf_map_update_elem(&opening_flows, &reply_key, &flow, BPF_NOEXIST);
+		return false;
 	}
 	if (!READ_ONCE(reply->seen) || !leads_back(reply, key))
-		return 0;
+		return false;
 	reply_make(key, opening, &flow);
 	flow.seen = tick_now();
 	flow.state = READ_ONCE(reply->state);
 	if (flow_keep(&reply_key, &flow))
-		return 0;
+		return false;
 	if (flow_keep(key, opening)) {
 		standing_flow_retire(&reply_key);
-		return 0;
+		return false;
 	}
 	bpf_map_delete_elem(&opening_flows, key);
 	bpf_map_delete_elem(&opening_flows, &reply_key);
-	return 0;
+	return true;
 }
 
 /*
@@ -194,6 +195,14 @@ static __always_inline bool flow_copy(const struct flow_key *key, struct flow *c
 	return true;
 }
 
+/* Whether a packet may show that its connection was answered. What was in vain is not tried again in the same tick. */
+static __always_inline bool may_assure(const struct packet *packet, const struct flow *opening)
+{
+	bool was_in_vain = opening->state & FLOW_UNASSURED && opening->seen == tick_now();
+
+	return opening->state & FLOW_REQUEST && !(packet->tcp_flags & TCP_SYN) && !was_in_vain;
+}
+
 /*
  * Copies what becomes of a packet of a connection that was not answered when it was last looked at, and returns where
  * that is kept; NULL: there is none.
@@ -202,9 +211,12 @@ static __always_inline struct flow *opening_flow_follow(const struct packet *pac
 {
 	struct flow *flow = opening_flow_read(&packet->tuple, copy), *moved;
 
-	if (!flow || !(copy->state & FLOW_REQUEST) || packet->tcp_flags & TCP_SYN)
+	if (!flow || !may_assure(packet, copy))
 		return flow;
-	flow_assure(&packet->tuple, copy);
+	if (!flow_assure(&packet->tuple, copy)) {
+		flow->state |= FLOW_UNASSURED;
+		return flow;
+	}
 	/* If it stays now, its old place may be another's. */
 	moved = flow_find(&packet->tuple);
 	return moved ? moved : flow;

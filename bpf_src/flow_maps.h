@@ -6,6 +6,7 @@
 #define KUBEPROXY_FLOW_MAPS_H
 
 #include "address.h"
+#include "flow_types.h"
 
 /* A packet's tuple -> its rewrite, once the connection was answered; the programs. Swept. */
 struct {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Keys and values of every map that user space shares with the programs.
+ * Keys and values of every map that user space shares with the programs; those of connections are in flow_types.h.
  *
  * The single source of these layouts: clang compiles it into the programs, cffi reads it
  * for the binding, and a test compares it with kubeproxy_ebpf/map_schema.py and with the
@@ -222,72 +222,6 @@ struct overflow_origin {
 	__u32 pad2;
 	struct socket_backend previous; /* of the oldest, nothing; likewise next of the newest */
 	struct socket_backend next;
-};
-
-/* Where a packet is met: on its way into this node or out of it. */
-enum flow_hook {
-	FLOW_INGRESS = 1,
-	FLOW_EGRESS = 2,
-};
-
-/* flows and opening_flows: a packet's tuple as it arrives at a hook -> struct flow. */
-struct flow_key {
-	struct address source;
-	struct address destination;
-	__be16 source_port;
-	__be16 destination_port;
-	__u8 protocol;
-	__u8 hook; /* enum flow_hook */
-	__u16 pad;
-};
-
-/* Two to the power of it jiffies are a tick of flows: between a quarter of a second and two and a half. */
-enum { FLOW_TICK = 8 };
-
-enum flow_state {
-	FLOW_REQUEST = 1, /* the way of the one who opened it; else the replies' */
-	FLOW_FIN = 4,     /* TCP: seen this way */
-	FLOW_RST = 8,
-	FLOW_SWEPT = 16,       /* about to be deleted: nobody's */
-	FLOW_MASQUERADED = 32, /* a request that gets an address of this node as its source on its way out */
-	FLOW_REFUSED = 64,     /* a request that this node itself answers, from a port that nobody listens to */
-	FLOW_RETIRED = 128,    /* swept because another connection took its place: it does not come back */
-};
-
-/*
- * One way of a connection: all of the rewrite.  The other way has an entry of its own, under the tuple that answers
- * what this one becomes.
- */
-struct flow {
-	struct address source; /* what the packet's become */
-	struct address destination;
-	__be16 source_port;
-	__be16 destination_port;
-	__u32 backend; /* backend id, and its generation when the flow began */
-	__u32 generation;
-	__u32 service; /* 0: what only changes the source, on the way out, knows none */
-	__u32 seen;    /* when the last packet went this way: jiffies, without their lowest FLOW_TICK bits */
-	__u32 state;   /* enum flow_state */
-};
-
-/* fragments: what all fragments of a packet have in common -> what only its first one has. */
-struct fragment_key {
-	struct address source;
-	struct address destination;
-	__be32 id; /* IPv4's has two bytes, at the end */
-	__u8 protocol;
-	__u8 hook; /* enum flow_hook */
-	__u16 pad;
-};
-
-struct fragment_ports {
-	__be16 source;
-	__be16 destination;
-};
-
-/* devices: interface index -> what packets that leave by it may have as their source. */
-struct device {
-	struct address sources[2]; /* IPv4, IPv6; unspecified: none */
 };
 
 struct prefix {

@@ -8,6 +8,7 @@
 #define KUBEPROXY_PACKET_H
 
 #include "address.h"
+#include "flow_types.h"
 #include "lookup.h"
 
 #define IPPROTO_ICMP   1
@@ -156,18 +157,28 @@ GLOBAL __u32 ipv6_transport_find(struct __sk_buff *skb, __u32 offset, __u32 next
 	return 0;
 }
 
+static __always_inline bool ipv4_header_adds_up(const struct ipv4_header *header)
+{
+	return header->version_and_length >> 4 == 4 && (header->version_and_length & 15) * 4 >= sizeof(*header);
+}
+
+static __always_inline bool ipv6_header_adds_up(const struct ipv6_header *header)
+{
+	return (header->version_and_flow & bpf_htonl(0xf0000000)) == bpf_htonl(0x60000000);
+}
+
 /* Reads addresses, protocol and the place of the transport header; false: no packet of a Service. */
 static __always_inline bool ipv4_read(struct __sk_buff *skb, struct packet *packet)
 {
 	const struct ipv4_header *header = header_fetch(skb, packet->network, sizeof(*header));
 
-	if (!header || header->version_and_length >> 4 != 4 || header->fragment & IPV4_FRAGMENT_PLACE)
+	if (!header || !ipv4_header_adds_up(header) || header->fragment & IPV4_FRAGMENT_PLACE)
 		return false;
 	address_set_ipv4(&packet->tuple.source, header->source);
 	address_set_ipv4(&packet->tuple.destination, header->destination);
 	packet->tuple.protocol = header->protocol;
 	packet->transport = packet->network + 4 * (header->version_and_length & 15);
-	return packet->transport >= packet->network + sizeof(*header);
+	return true;
 }
 
 static __always_inline bool ipv6_read(struct __sk_buff *skb, struct packet *packet)
@@ -176,7 +187,7 @@ static __always_inline bool ipv6_read(struct __sk_buff *skb, struct packet *pack
 	__u32 found;
 	__u8 next;
 
-	if (!header || (header->version_and_flow & bpf_htonl(0xf0000000)) != bpf_htonl(0x60000000))
+	if (!header || !ipv6_header_adds_up(header))
 		return false;
 	__builtin_memcpy(&packet->tuple.source, header->source, sizeof(header->source));
 	__builtin_memcpy(&packet->tuple.destination, header->destination, sizeof(header->destination));

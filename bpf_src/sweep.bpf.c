@@ -11,13 +11,12 @@
 #include "flow_maps.h"
 #include "lookup.h"
 
-/* How many entries the sweep at work has left as they are; it begins at what user space has written. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
-} standing_flows SEC(".maps");
+	__type(value, struct sweep_state);
+} sweep_state SEC(".maps");
 
 /* How many jiffies a second has; user space finds out. */
 const volatile __u32 jiffies_per_second = 250;
@@ -29,15 +28,19 @@ const volatile __u32 tcp_time_wait_timeout = 120;
 const volatile __u32 tcp_close_timeout = 10;
 const volatile __u32 udp_timeout = 120;
 
-/* The state of a connection is what was seen of both of its ways. */
-static __always_inline __u32 timeout_seconds(__u8 protocol, __u32 state, __u32 other_state)
+/*
+ * The state of a connection is what was seen of both of its ways.  In a crowded table one that was closed stays no
+ * longer than one that was reset: what it would still keep apart are segments that are lost on their way.
+ */
+static __always_inline __u32 timeout_seconds(__u8 protocol, __u32 state, __u32 other_state, bool is_crowded)
 {
 	if (protocol == IPPROTO_UDP)
 		return udp_timeout;
 	if ((state | other_state) & FLOW_RST)
 		return tcp_close_timeout;
 	if (state & other_state & FLOW_FIN)
-		return tcp_time_wait_timeout;
+		return is_crowded && tcp_close_timeout < tcp_time_wait_timeout ? tcp_close_timeout
+		                                                               : tcp_time_wait_timeout;
 	return (state | other_state) & FLOW_FIN ? tcp_close_wait_timeout : tcp_established_timeout;
 }
 
@@ -60,7 +63,8 @@ static __always_inline const struct flow *other_way_find(const struct flow_key *
 }
 
 /* Whether a connection's time is over, in this direction and in the other. */
-static __always_inline bool flow_is_over(const struct flow_key *key, const struct flow *flow, const struct flow *other)
+static __always_inline bool flow_is_over(const struct flow_key *key, const struct flow *flow, const struct flow *other,
+                                         bool is_crowded)
 {
 	__u32 now = tick_now(), idle = seconds_since(READ_ONCE(flow->seen), now), other_state = 0;
 
@@ -71,16 +75,7 @@ static __always_inline bool flow_is_over(const struct flow_key *key, const struc
 		if (other_idle < idle)
 			idle = other_idle;
 	}
-	return idle > timeout_seconds(key->protocol, READ_ONCE(flow->state), other_state);
-}
-
-static __always_inline void standing_flow_count(void)
-{
-	__u32 only = 0;
-	__u64 *count = bpf_map_lookup_elem(&standing_flows, &only);
-
-	if (count)
-		++*count;
+	return idle > timeout_seconds(key->protocol, READ_ONCE(flow->state), other_state, is_crowded);
 }
 
 SEC("iter/bpf_map_elem")
@@ -90,18 +85,21 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 	const struct flow *other;
 	struct flow *flow = ctx->value;
 	struct flow_key ALIGNED key;
+	struct sweep_state *state;
+	__u32 only = 0;
 	bool is_over;
 
-	if (!found || !flow)
+	state = bpf_map_lookup_elem(&sweep_state, &only);
+	if (!state || !found || !flow)
 		return 0;
 	key = *found;
 	other = other_way_find(&key, flow);
-	is_over = flow_is_over(&key, flow, other);
+	is_over = flow_is_over(&key, flow, other, state->is_crowded);
 	if (!(flow->state & FLOW_SWEPT)) {
 		if (is_over)
 			flow->state |= FLOW_SWEPT; /* lost to a packet that comes meanwhile, as it should be */
 		else
-			standing_flow_count();
+			state->standing++;
 	} else if (flow->state & FLOW_RETIRED || is_over || !other || other->state & FLOW_SWEPT) {
 		bpf_map_delete_elem(&flows, &key);
 	} else {

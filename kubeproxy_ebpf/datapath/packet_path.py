@@ -7,15 +7,18 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from kubeproxy_ebpf.datapath.device_attachments import DeviceAttachments
 from kubeproxy_ebpf.datapath.libbpf import syscalls
-from kubeproxy_ebpf.map_schema import COUNT_BYTES, STANDING_FLOWS_KEY, pack_count, unpack_count
+from kubeproxy_ebpf.map_schema import SWEEP_STATE_BYTES, SWEEP_STATE_KEY, pack_sweep_state, unpack_standing
 from kubeproxy_ebpf.sweeper import Fill
 
-FLOWS, STANDING_FLOWS, DEVICES = "flows", "standing_flows", "devices"
-MAPS = (FLOWS, STANDING_FLOWS, DEVICES)
-"""The maps that it needs: of connections that stand, of their number, and of devices' addresses."""
+FLOWS, SWEEP_STATE, DEVICES = "flows", "sweep_state", "devices"
+MAPS = (FLOWS, SWEEP_STATE, DEVICES)
+"""The maps that it needs: of connections that stand, of the sweep, and of devices' addresses."""
+CROWDED: Final = 0.75
+"""The share of the table from which on connections that were closed make room sooner."""
 _SWEEP = "sweep"
 
 
@@ -33,7 +36,7 @@ class PacketPath:
         self._filter_name = filter_name
         self._programs = programs
         self._maps = maps
-        self._capacity = syscalls.map_info(maps[FLOWS]).max_entries
+        self._fill = Fill(0, syscalls.map_info(maps[FLOWS]).max_entries)
         self._resources = ExitStack()
         for fd in (*programs.values(), *maps.values()):
             self._resources.callback(os.close, fd)
@@ -61,7 +64,9 @@ class PacketPath:
         Raises:
             KernelError: the kernel refuses.
         """
-        syscalls.map_update(self._maps[STANDING_FLOWS], STANDING_FLOWS_KEY, pack_count(0))
+        order = pack_sweep_state(is_crowded=self._fill.share >= CROWDED)
+        syscalls.map_update(self._maps[SWEEP_STATE], SWEEP_STATE_KEY, order)
         syscalls.map_iterate(self._programs[_SWEEP], self._maps[FLOWS])
-        count = syscalls.map_lookup(self._maps[STANDING_FLOWS], STANDING_FLOWS_KEY, COUNT_BYTES)
-        return Fill(unpack_count(count or pack_count(0)), self._capacity)
+        state = syscalls.map_lookup(self._maps[SWEEP_STATE], SWEEP_STATE_KEY, SWEEP_STATE_BYTES)
+        self._fill = self._fill._replace(entries=unpack_standing(state or order))
+        return self._fill

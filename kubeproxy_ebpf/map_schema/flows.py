@@ -18,14 +18,15 @@ FLOW_SWEPT: Final = 16
 FLOW_MASQUERADED: Final = 32
 FLOW_REFUSED: Final = 64
 FLOW_RETIRED: Final = 128
+FLOW_UNASSURED: Final = 256
 
 _FLOW_KEY = Struct("16s16s2s2sBB2x")
 _FLOW = Struct("=16s16s2s2sIIIII")
 _DEVICE_KEY = Struct("=I")
-_COUNT = Struct("=Q")
-STANDING_FLOWS_KEY: Final = bytes(4)
-"""The only key of ``standing_flows``."""
-COUNT_BYTES: Final = _COUNT.size
+_SWEEP_STATE = Struct("=QI4x")
+SWEEP_STATE_KEY: Final = bytes(4)
+"""The only key of ``sweep_state``."""
+SWEEP_STATE_BYTES: Final = _SWEEP_STATE.size
 
 
 class FlowKey(NamedTuple):
@@ -94,12 +95,12 @@ def pack_device(source_ipv4: Address | None, source_ipv6: Address | None) -> byt
     return (source_ipv4 or UNSPECIFIED_IPV6) + (source_ipv6 or UNSPECIFIED_IPV6)
 
 
-def pack_count(count: int) -> bytes:
-    """Pack the value of ``standing_flows``."""
-    return _COUNT.pack(count)
+def pack_sweep_state(*, is_crowded: bool) -> bytes:
+    """Pack the value of ``sweep_state`` as a sweep is to find it."""
+    return _SWEEP_STATE.pack(0, is_crowded)
 
 
-def unpack_count(data: bytes) -> int:
-    """Unpack the value of ``standing_flows``."""
-    count: int = _COUNT.unpack(data)[0]
-    return count
+def unpack_standing(data: bytes) -> int:
+    """Return of the value of ``sweep_state`` how many entries the sweep left as they are."""
+    standing: int = _SWEEP_STATE.unpack(data)[0]
+    return standing

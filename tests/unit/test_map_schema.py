@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The header's structs and the Python that packs them say the same: sizes, offsets, byte order, names of constants.
 
-What cffi makes of bpf_src/map_types.h is the reference; it reads the very header that the programs are compiled from.
+What cffi makes of bpf_src/flow_types.h and map_types.h, which it includes, is the reference; it reads the very headers
+that the programs are compiled from.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from kubeproxy_ebpf.model.address import Address, Family, Prefix, parse_address,
 from kubeproxy_ebpf.model.objects import ObjectName, Protocol
 from kubeproxy_ebpf.plan.service_plan import FrontendKey, FrontendKind, ServicePortKey, SetRule, Verdict
 
-HEADER = Path(__file__).parents[2] / "bpf_src" / "map_types.h"
+HEADER = Path(__file__).parents[2] / "bpf_src" / "flow_types.h"
 TYPES = """
 typedef uint8_t __u8; typedef uint16_t __u16; typedef uint32_t __u32; typedef int32_t __s32; typedef uint64_t __u64;
 typedef uint16_t __be16; typedef uint32_t __be32;
@@ -189,6 +190,14 @@ def test_device(header: FFI) -> None:
     seen = read(header, "device", schema.pack_device(IPV4, None))
     assert [bytes(header.buffer(header.addressof(one))) for one in seen.sources] == [IPV4, bytes(16)]
     assert schema.pack_device_key(0x10203) == (0x10203).to_bytes(4, sys.byteorder)
+
+
+def test_sweep_state(header: FFI) -> None:
+    """What a sweep is told, and what it has counted."""
+    seen = read(header, "sweep_state", schema.pack_sweep_state(is_crowded=True))
+    assert (seen.standing, seen.is_crowded, seen.pad) == (0, 1, 0)
+    seen.standing = 7
+    assert schema.unpack_standing(bytes(header.buffer(seen))) == 7
 
 
 @pytest.mark.parametrize("change", [(18, 1), (19, 1)], ids=["protocol", "padding"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ from kubeproxy_ebpf.datapath.device_hooks import DeviceHook
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
-from kubeproxy_ebpf.map_schema import COUNT_BYTES, STANDING_FLOWS_KEY, unpack_count
+from kubeproxy_ebpf.datapath.packet_path import PacketPath
+from kubeproxy_ebpf.map_schema import SWEEP_STATE_BYTES, SWEEP_STATE_KEY, pack_sweep_state, unpack_standing
 from tests.kernel.conftest import SMALL
 from tests.kernel.emptying import empty_maps
 from tests.kernel.packets.packet import UNSPEC, Packet, parsed, with_right_checksums
@@ -49,10 +50,10 @@ class Forward:
         """Let go of the maps."""
         self._store.close()
 
-    def grow_old(self) -> None:
-        """Let all connections that stay have been idle for :data:`AGE`."""
-        fd = self._object.map_fd("flows")
-        for key, value in self.entries("flows").items():
+    def grow_old(self, table: str = "flows") -> None:
+        """Let all connections of a table have been idle for :data:`AGE`."""
+        fd = self._object.map_fd(table)
+        for key, value in self.entries(table).items():
             seen = int.from_bytes(value[_SEEN], sys.byteorder) - AGE
             changed = value[: _SEEN.start] + (seen % (1 << 32)).to_bytes(4, sys.byteorder) + value[_SEEN.stop :]
             syscalls.map_update(fd, key, changed)
@@ -62,16 +63,38 @@ class Forward:
 
         Return how many entries are of others.
         """
+        return self._sweep(constants, is_crowded=False)
+
+    def crowded_sweep(self, **constants: int) -> int:
+        """Do the same as the agent has it done when the table is crowded."""
+        return self._sweep(constants, is_crowded=True)
+
+    def _sweep(self, constants: Mapping[str, int], *, is_crowded: bool) -> int:
         with BpfObject(OBJECTS / "sweep.bpf.o") as sweeper:
             for table in ("flows", "opening_flows"):
                 sweeper.reuse_map(table, self._object.map_fd(table))
             for name, value in constants.items():
                 sweeper.set_constant(name, value)
             sweeper.load()
+            state_fd = sweeper.map_fd("sweep_state")
+            syscalls.map_update(state_fd, SWEEP_STATE_KEY, pack_sweep_state(is_crowded=is_crowded))
             syscalls.map_iterate(sweeper.program_fd("sweep"), self._object.map_fd("flows"))
-            count = syscalls.map_lookup(sweeper.map_fd("standing_flows"), STANDING_FLOWS_KEY, COUNT_BYTES)
-        assert count is not None
-        return unpack_count(count)
+            state = syscalls.map_lookup(state_fd, SWEEP_STATE_KEY, SWEEP_STATE_BYTES)
+        assert state is not None
+        return unpack_standing(state)
+
+    def packet_path(self, sweeper: BpfObject) -> PacketPath:
+        """Return the agent's view of the connections, which is attached to nothing; ``sweeper``: not loaded yet."""
+        for table in ("flows", "opening_flows"):
+            sweeper.reuse_map(table, self._object.map_fd(table))
+        sweeper.load()
+        maps = {"flows": self._object.map_fd("flows"), "sweep_state": sweeper.map_fd("sweep_state")}
+        return PacketPath(
+            Path("/nowhere"),
+            "none",
+            {"sweep": os.dup(sweeper.program_fd("sweep"))},
+            {name: os.dup(fd) for name, fd in maps.items()},
+        )
 
     def run(self, hook: str, packet: Packet | bytes) -> tuple[int, bytes]:
         """Run the program of a hook, ``ingress`` or ``egress``; return its action and the packet.
@@ -104,8 +127,15 @@ class Forward:
         """Overwrite an entry of a table."""
         syscalls.map_update(self._object.map_fd(table), key, value)
 
+    def forget_packets(self) -> None:
+        """Have none remembered that was ever run."""
+        for table in ("flows", "opening_flows", "fragments"):
+            fd = self._object.map_fd(table)
+            for key in self.entries(table):
+                syscalls.map_delete(fd, key)
+
     def entries(self, table: str) -> dict[bytes, bytes]:
-        """Return the keys and values of ``flows`` or ``opening_flows``."""
+        """Return the keys and values of ``flows``, ``opening_flows`` or ``fragments``."""
         return dict(self._store.entries_of(table))
 
 

@@ -111,6 +111,7 @@ def test_what_is_answered_twice_stays(forward: Forward, protocol: str) -> None:
     assert len(forward.entries("opening_flows")) == 2
     forward.translate("egress", reply(backend, client))
     assert not forward.entries("flows"), "an answer proves nothing about who asked"
+    forward.grow_old("opening_flows")  # what was in vain before the answer is not tried again at once
     forward.translate("ingress", tcp(client, frontend, "A") if protocol == "TCP" else udp(client, frontend))
     assert len(forward.entries("flows")) == 2
     assert not forward.entries("opening_flows")
@@ -152,6 +153,41 @@ def test_connections_for_which_there_is_no_room_go_on(forward: Forward) -> None:
     for client in clients:
         assert ends(forward.translate("ingress", tcp(client, frontend, "PA", b"data"))) == (client, backend)
         assert ends(forward.translate("egress", tcp(backend, client, "A"))) == (frontend, client)
+
+
+def crowded_out(forward: Forward) -> tuple[str, int]:
+    """Fill the table, and return a client that found no room in it."""
+    serve(forward, 4)
+    for number in range(SMALL_TABLES["flows"] // 2 + 1):
+        client = ("203.0.113.1", 10000 + number)
+        for hook, packet in (
+            ("ingress", tcp(client, FRONTENDS[4])),
+            ("egress", tcp(BACKENDS[4], client, "SA")),
+            ("ingress", tcp(client, FRONTENDS[4], "A")),
+        ):
+            forward.translate(hook, packet)
+    return client
+
+
+def test_room_is_not_looked_for_with_each_packet(forward: Forward) -> None:
+    """But from time to time: the rest of its packets go the short way."""
+    client = crowded_out(forward)
+    before, packets = forward.maps.count("reason_counters")[FLOWS_FULL][0], 200
+    for _ in range(packets):
+        forward.translate("ingress", tcp(client, FRONTENDS[4], "A"))
+    assert forward.maps.count("reason_counters")[FLOWS_FULL][0] - before < packets // 4
+
+
+def test_what_found_no_room_stays_once_there_is_some(forward: Forward) -> None:
+    """The next time that it is looked for."""
+    client = crowded_out(forward)
+    forward.grow_old()
+    for _ in range(2):
+        forward.sweep(tcp_established_timeout=1)
+    assert not forward.entries("flows")
+    forward.grow_old("opening_flows")
+    forward.translate("ingress", tcp(client, FRONTENDS[4], "A"))
+    assert len(forward.entries("flows")) == 2
 
 
 def test_a_port_that_is_used_again_is_another_connection(forward: Forward) -> None:

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from tests.kernel.packets.conftest import Forward
+from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
+from kubeproxy_ebpf.sweeper import Fill
+from tests.kernel.packets.conftest import OBJECTS, SMALL_TABLES, Forward
 from tests.kernel.packets.packet import ends, tcp, udp
 from tests.kernel.packets.test_endpoints_here import BACKENDS, CLIENTS, FRONTENDS, serve
 
@@ -73,6 +75,38 @@ def test_each_state_has_its_time(forward: Forward, protocol: str, end: list[tupl
     assert len(forward.entries("flows")) == BOTH_WAYS
     forward.sweep(**{timeout: SHORT}, **dict.fromkeys(others, LONG))
     assert not forward.entries("flows")
+
+
+def test_what_was_closed_makes_room_in_a_crowded_table(forward: Forward) -> None:
+    """As soon as what was reset; what is open, or has an end that is open, keeps its time."""
+    establish(forward, "TCP")
+    times = {"tcp_close_timeout": SHORT, "tcp_time_wait_timeout": LONG}
+    client, frontend, backend = CLIENTS[4], FRONTENDS[4], BACKENDS[4]
+    for hook, packet in (("egress", tcp(backend, client, "FA")), ("ingress", tcp(client, frontend, "FA"))):
+        forward.grow_old()
+        assert forward.crowded_sweep(**times) == BOTH_WAYS
+        forward.translate(hook, packet)
+    forward.grow_old()
+    assert forward.sweep(**times) == BOTH_WAYS
+    assert forward.crowded_sweep(**times) == 0
+
+
+def test_the_agent_says_that_the_table_is_crowded(forward: Forward) -> None:
+    """From three quarters on; the sweep after it takes what was closed, and tells how much is left."""
+    serve(forward, 4)
+    capacity = SMALL_TABLES["flows"]
+    for number in range(capacity // BOTH_WAYS * 3 // 4):
+        client = ("203.0.113.1", 10000 + number)
+        for flags in ("S", "A", "FA"):
+            forward.translate("ingress", tcp(client, FRONTENDS[4], flags))
+            forward.translate("egress", tcp(BACKENDS[4], client, {"S": "SA"}.get(flags, flags)))
+    forward.grow_old()
+    with BpfObject(OBJECTS / "sweep.bpf.o") as sweeper:
+        sweeper.set_constant("tcp_time_wait_timeout", LONG)
+        path = forward.packet_path(sweeper)
+        assert path.sweep() == Fill(capacity * 3 // 4, capacity)
+        assert path.sweep() == Fill(0, capacity)
+        path.close()
 
 
 SWEPT = 16

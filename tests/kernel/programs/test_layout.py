@@ -17,7 +17,7 @@ from kubeproxy_ebpf.datapath.libbpf.kernel_types import MapType
 from kubeproxy_ebpf.datapath.loader import CONNECT_OBJECT
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 
-HEADER = Path(__file__).parents[3] / "bpf_src" / "map_types.h"
+HEADERS = [Path(__file__).parents[3] / "bpf_src" / name for name in ("map_types.h", "flow_types.h")]
 PRELUDE = "".join(f"typedef uint{bits}_t __u{bits};" for bits in (8, 16, 32, 64)) + (
     "typedef uint16_t __be16; typedef uint32_t __be32;"
 )
@@ -28,7 +28,7 @@ Layout = tuple[int, dict[str, int]]
 @pytest.fixture(scope="module")
 def header() -> FFI:
     """Return the header as the binding's compiler reads it."""
-    command = ("gcc", "-E", "-P", "-DKUBEPROXY_CFFI", HEADER)
+    command = ("gcc", "-E", "-P", "-DKUBEPROXY_CFFI", HEADERS[-1])  # it includes the other
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     ffi = FFI()
     ffi.cdef(PRELUDE + text)
@@ -39,7 +39,7 @@ def header() -> FFI:
 def structs_in_object() -> dict[str, Layout]:
     """Return size and offsets of each structure that the objects' BTF knows."""
     types: list[dict[str, Any]] = []
-    for path in (CONNECT_OBJECT, CONNECT_OBJECT.with_name("forward.bpf.o")):
+    for path in (CONNECT_OBJECT, *(CONNECT_OBJECT.with_name(f"{name}.bpf.o") for name in ("forward", "sweep"))):
         command = ("bpftool", "-j", "btf", "dump", "file", path)
         types += json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["types"]
     return {
@@ -51,7 +51,7 @@ def structs_in_object() -> dict[str, Layout]:
 
 def test_every_structure_of_a_map_is_as_in_the_header(header: FFI, structs_in_object: dict[str, Layout]) -> None:
     """Sizes and offsets as clang laid them out for the kernel and gcc would for user space."""
-    names = re.findall(r"^struct (\w+) \{", HEADER.read_text(), re.MULTILINE)
+    names = re.findall(r"^struct (\w+) \{", "".join(header.read_text() for header in HEADERS), re.MULTILINE)
     # BTF keeps what maps hold; an event is in the ring buffer only.
     assert set(names) - structs_in_object.keys() == {"event"}
     for name in set(names) - {"event"}:
@@ -86,4 +86,4 @@ def test_nothing_but_programs_and_type_information_is_shipped() -> None:
     sections = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert ".BTF.ext" in sections
     assert ".debug" not in sections
-    assert str(HEADER.parent.parent).encode() not in CONNECT_OBJECT.read_bytes()
+    assert str(HEADERS[0].parent.parent).encode() not in CONNECT_OBJECT.read_bytes()
