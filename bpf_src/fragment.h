@@ -57,27 +57,30 @@ static __always_inline bool packet_is_fragment(struct __sk_buff *skb, __u32 netw
 
 static __always_inline bool ipv4_fragment_read(struct __sk_buff *skb, __u32 network, struct fragment *fragment)
 {
-	struct ipv4_header header;
+	const struct ipv4_header *header = header_at(skb, network, sizeof(*header));
 
-	if (bpf_skb_load_bytes(skb, network, &header, sizeof(header)))
+	if (!header || !ipv4_header_adds_up(header))
 		return false;
-	address_set_ipv4(&fragment->key.source, header.source);
-	address_set_ipv4(&fragment->key.destination, header.destination);
-	fragment->key.id = bpf_htonl(bpf_ntohs(header.id));
-	fragment->key.protocol = header.protocol;
-	fragment->first = !(header.fragment & IPV4_FRAGMENT_PLACE);
-	fragment->transport = network + 4 * (header.version_and_length & 15);
+	address_set_ipv4(&fragment->key.source, header->source);
+	address_set_ipv4(&fragment->key.destination, header->destination);
+	fragment->key.id = bpf_htonl(bpf_ntohs(header->id));
+	fragment->key.protocol = header->protocol;
+	fragment->first = !(header->fragment & IPV4_FRAGMENT_PLACE);
+	fragment->transport = network + 4 * (header->version_and_length & 15);
 	return true;
 }
 
 static __always_inline bool ipv6_fragment_read(struct __sk_buff *skb, __u32 network, struct fragment *fragment)
 {
+	const struct ipv6_header *start = header_at(skb, network, sizeof(*start));
 	struct ipv6_fragment_header header;
-	__u32 place = network + sizeof(struct ipv6_header);
+	__u32 place = network + sizeof(*start);
 
-	if (bpf_skb_load_bytes(skb, network + __builtin_offsetof(struct ipv6_header, source), &fragment->key,
-	                       2 * sizeof(struct address)) ||
-	    bpf_skb_load_bytes(skb, place, &header, sizeof(header)))
+	if (!start || !ipv6_header_adds_up(start))
+		return false;
+	__builtin_memcpy(&fragment->key.source, start->source, sizeof(start->source));
+	__builtin_memcpy(&fragment->key.destination, start->destination, sizeof(start->destination));
+	if (bpf_skb_load_bytes(skb, place, &header, sizeof(header)))
 		return false;
 	fragment->key.id = header.id;
 	fragment->key.protocol = header.next_header;

@@ -132,3 +132,15 @@ def test_a_first_fragment_without_ports_is_left_alone(forward: Forward) -> None:
     rest = Ether(bytes(Ether() / IP(**header, frag=1) / Raw(LARGE[:100])))
     for packet in (tiny, rest):
         assert forward.run("ingress", packet) == (UNSPEC, bytes(packet))
+
+
+@families
+def test_a_later_fragment_whose_header_does_not_add_up_is_left_alone(forward: Forward, family: int) -> None:
+    """As a packet in one piece is: the stack throws it away."""
+    serve(forward, family, "UDP")
+    first, later, _ = pieces(CLIENTS[family], FRONTENDS[family])
+    forward.run("ingress", first)
+    for version_and_length in (0x35, 0xC3, 0x44) if family == 4 else (0x50, 0x40):
+        broken = bytearray(bytes(later))
+        broken[14] = version_and_length
+        assert forward.run("ingress", bytes(broken)) == (UNSPEC, bytes(broken))
