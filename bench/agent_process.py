@@ -4,23 +4,16 @@
 from __future__ import annotations
 
 import errno
-import json
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import fleet, ours, rounds, world
+from bench import fleet, rounds, world
+from bench.agent import Agent, agent, write_manifest
 from bench.plan import Plan
 from bench.report import Goal, Section
-from tools.kubernetes.namespace import inside
 
 BULK_ENDPOINTS = 10
-_READY_SECONDS = 180
 _CHANGED = "changed.json"
 _UNREACHABLE = "10.192.1.1"
 """An endpoint without a route of its own: connect() to it ends with ENETUNREACH."""
@@ -90,32 +83,7 @@ def _changes(
     return rounds.Spread.of(taken[side.name][1:]).scaled(1e-6)
 
 
-def write_manifest(path: Path, objects: Iterable[dict[str, Any]]) -> None:
-    """Write a file of objects for the agent."""
-    path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
-
-
-@contextmanager
-def agent(cgroup: Path, manifests: Path, namespace: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the agent until the block ends, as that of a namespace; yields when it says that it is ready."""
-    with ExitStack() as stack:
-        bpffs = stack.enter_context(ours.bpf_file_system())
-        notified = stack.enter_context(closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
-        notified.settimeout(_READY_SECONDS)
-        notified.bind(str(bpffs.parent / "notify"))
-        command = [sys.executable, "-m", "kubeproxy_ebpf.cli.main", "run", "--node-name", fleet.NODE]
-        command += ["--manifests", str(manifests), "--cgroup", str(cgroup), "--bpffs", str(bpffs)]
-        command += ["--service-cidrs", world.SERVICES, "--log-level", "warning"]
-        environment = os.environ | {"NOTIFY_SOCKET": notified.getsockname()}
-        # Its programs belong on the devices of that namespace, and on none of this machine's.
-        process = stack.enter_context(subprocess.Popen(inside(world.file_of(namespace), *command), env=environment))
-        stack.callback(process.kill)
-        while b"READY=1" not in notified.recv(4096):
-            pass
-        yield process
-
-
-def _memory(agent: subprocess.Popen[bytes]) -> tuple[float, float]:
+def _memory(agent: Agent) -> tuple[float, float]:
     """Return PSS and the largest resident size, in MB (10^6 bytes)."""
     process = Path("/proc") / str(agent.pid)
     pss = _kibibytes(process / "smaps_rollup", "Pss:")

@@ -17,8 +17,8 @@ def threads() -> int:
 
 
 @contextmanager
-def answering(plan: Plan, namespace: str) -> Iterator[None]:
-    """Let every endpoint in a namespace answer, until the block ends."""
-    command = [str(plan.loads.answer), str(world.PORT), str(threads())]
+def answering(plan: Plan, namespace: str, most: int | None = None) -> Iterator[None]:
+    """Let every endpoint in a namespace answer, until the block ends: ``most`` connections at a time."""
+    command = [str(plan.loads.answer), str(world.PORT), str(most or threads())]
     with world.daemon(world.inside(namespace, *command)):
         yield

@@ -118,7 +118,7 @@ def _latency(plan: Plan, size: int, sides: list[tuple[rounds.Side, world.Pods]])
 def _rate(plan: Plan, size: int, sides: list[tuple[rounds.Side, world.Pods]]) -> rounds.Rounds:
     # The other half of each side's source tuples.
     wanted = [side.at(_TUPLES // 2) for side, _ in sides if side.name in _RATED]
-    counts = (plan.rate_rounds, plan.rate_milliseconds, threads())
+    counts = (plan.rate_rounds, plan.rate_milliseconds, threads(), 1)
     command = [str(plan.loads.rate), *map(str, counts), *(side.argument() for side in wanted)]
     with ExitStack() as stack:
         for pods in {pods.server: pods for _, pods in sides}.values():

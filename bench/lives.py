@@ -11,7 +11,8 @@ from bench import fleet, world
 from bench.changes import ADDED, ChangingService
 from bench.node import NAMES, OURS, Node, node
 from bench.plan import Plan
-from bench.reach import Outcome, Reach, reach, steady
+from bench.reach import Reach, reach
+from bench.steady import Outcome, steady
 from tools.kubernetes.control_plane import ControlPlane
 
 _CALM = 2.0
@@ -71,13 +72,13 @@ def life(
             warm = _restart(one, client, service)
             time.sleep(_CALM)
             writes = _writes_of_a_restart(one) if side == OURS else None
-            outcomes: list[Outcome] = []
-            with steady(plan, one, targets, outcomes):
+            with steady(plan, one.load(targets)) as load:
                 time.sleep(_CALM)
                 loaded = _restart(one, client, service)
                 time.sleep(_CALM)
+                outcome = load.end()
         service.delete()
-    return Life(cold, warm, loaded, outcomes[0], writes)
+    return Life(cold, warm, loaded, outcome, writes)
 
 
 def _restart(one: Node, client: Reach, service: ChangingService) -> float:

@@ -25,6 +25,7 @@ class Loads:
     steady: Path
     packets: Path
     datagrams: Path
+    transfer: Path
 
 
 def compile_loads(folder: Path) -> Loads:

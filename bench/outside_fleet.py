@@ -6,9 +6,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 from bench import fleet, world
+from bench.agent import write_manifest
 from bench.fleet import Target
 from bench.plan import ENDPOINTS
 
@@ -39,6 +41,15 @@ def objects() -> Iterator[dict[str, Any]]:
         for number in place.numbers:
             yield _service(number)
             yield _endpoint_slice(place, number)
+
+
+def write_manifests(folder: Path, others: int) -> Path:
+    """Write them for the agent into a new folder, with so many Services besides."""
+    folder.mkdir()
+    write_manifest(folder / "node.json", [fleet.node()])
+    write_manifest(folder / "services.json", fleet.objects(others, ENDPOINTS))
+    write_manifest(folder / "node-ports.json", objects())
+    return folder
 
 
 def _service(number: int) -> dict[str, Any]:

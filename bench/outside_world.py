@@ -12,10 +12,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from bench import world
-from bench.world import Plug, let_route, link, namespace, run
+from bench.world import Plug, inside, let_route, link, namespace, run, wait_until_up
 
 FAR_ENDPOINTS = "10.208.0.0/16"
 """The other node's."""
+_OFFLOADS = ("tso", "gso", "gro", "tx", "rx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,19 @@ class Outside:
     server: str
     far_node: str
     far_server: str
+
+    def turn_offloads_off(self) -> None:
+        """Have devices neither join packets, nor cut them, nor leave their checksums to anybody else."""
+        for name, *devices in (
+            (self.client, "eth0"),
+            (self.node, "uplink", "pod", "backbone"),
+            (self.server, "eth0"),
+            (self.far_node, "uplink", "pod"),
+            (self.far_server, "eth0"),
+        ):
+            for device in devices:
+                off = (word for offload in _OFFLOADS for word in (offload, "off"))
+                run(*inside(name, "ethtool", "-K", device, *off))
 
 
 @contextmanager
@@ -55,6 +69,7 @@ def outside(name: str) -> Iterator[Outside]:
             _route(name_, "local", own, "dev", "lo")
         for router in (made.node, made.far_node):
             let_route(router)
+        wait_until_up(made.client, made.node, made.server, made.far_node, made.far_server)
         yield made
 
 

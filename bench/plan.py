@@ -33,6 +33,9 @@ class Plan:
     outside_sizes: tuple[int, ...]
     """How many Services there are besides, in turn, where clients come from outside."""
     outside_rate_rounds: int
+    outside_lives: int
+    """How often the agent is killed under load from outside."""
+    transfer_rounds: int
     datagram_rounds: int
     datagrams: int
     bulk_rounds: int
@@ -78,6 +81,8 @@ def quick(folder: Path, loads: Loads) -> Plan:
         packet_runs=400,
         outside_sizes=(1, 10_000),
         outside_rate_rounds=11,
+        outside_lives=2,
+        transfer_rounds=5,
         datagram_rounds=41,
         datagrams=500,
         bulk_rounds=3,
@@ -113,6 +118,8 @@ def full(folder: Path, loads: Loads, kube_proxy_sizes: tuple[int, ...]) -> Plan:
         packet_runs=400,
         outside_sizes=(1, 1_000, 10_000),
         outside_rate_rounds=31,
+        outside_lives=5,
+        transfer_rounds=15,
         datagram_rounds=151,
         datagrams=500,
         bulk_rounds=7,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -111,34 +110,6 @@ def reach(plan: Plan, node: Node, targets: Path) -> Iterator[Reach]:
     tap = (str(world.file_of(node.pods.node)), "control", str(API_PORT))
     with _running([str(plan.loads.reach), node.load(targets).argument(), *tap]) as process:
         yield Reach(node, process)
-
-
-class Outcome(NamedTuple):
-    """What became of connections."""
-
-    begun: int
-    failed: int
-    broken: int
-    """Streams that did not go on."""
-    errors: dict[str, int]
-    """Why connections failed, and how many each."""
-
-
-@contextmanager
-def steady(plan: Plan, node: Node, targets: Path, outcomes: list[Outcome]) -> Iterator[None]:
-    """Make connections, and hold some, until the block ends; then say what became of them."""
-    counts = (str(plan.connections_a_second), str(plan.streams))
-    with _running([str(plan.loads.steady), node.load(targets).argument(), *counts]) as process:
-        if not _pipe(process.stdout).readline():
-            msg = f"steady, on the node of {NAMES[node.side]}, ended (exit code {process.wait()})"
-            raise world.WorldError(msg)
-        yield
-        _pipe(process.stdin).close()
-        line = _pipe(process.stdout).readline()
-        if not line:
-            msg = f"steady, on the node of {NAMES[node.side]}, ended (exit code {process.wait()})"
-            raise world.WorldError(msg)
-        outcomes.append(Outcome(**json.loads(line)))
 
 
 @contextmanager

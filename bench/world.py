@@ -8,6 +8,7 @@ and cgroups is touched, and all of it goes when the world is closed.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -26,6 +27,7 @@ PORT = 8080
 NODE_ADDRESS = "10.192.0.1"
 PREFIX = f"kpe-bench-{os.getpid()}"
 _NAMESPACES = Path("/run/netns")
+_UP_SECONDS = 30.0
 
 
 class WorldError(Exception):
@@ -88,7 +90,29 @@ def pods(name: str) -> Iterator[Pods]:
             run("ip", "-n", pod, "route", "add", "local", ranges, "dev", "lo")
             run("ip", "-n", made.node, "route", "add", ranges, "via", address)
         let_route(made.node)
+        wait_until_up(made.client, made.node, made.server)
         yield made
+
+
+def wait_until_up(*names: str) -> None:
+    """Wait until every device of some namespaces carries packets, which is some seconds after it was set up.
+
+    The kernel looks at new links once a second, and after whatever else it does to network devices.
+
+    Raises:
+        WorldError: one does not come up.
+    """
+    deadline = time.monotonic() + _UP_SECONDS
+    waiting = list(names)
+    while waiting:
+        links = json.loads(run("ip", "-n", waiting[-1], "-json", "link"))
+        if all(link["operstate"] in {"UP", "UNKNOWN"} for link in links):
+            waiting.pop()
+        elif time.monotonic() > deadline:
+            msg = f"a network device of {waiting[-1]} does not come up"
+            raise WorldError(msg)
+        else:
+            time.sleep(0.05)
 
 
 def let_route(name: str) -> None:

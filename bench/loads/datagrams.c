@@ -6,26 +6,16 @@
  * datagram is answered before. Nobody receives during a turn, so that all of the way runs on one processor; afterwards
  * every datagram must be there.
  */
-#include "side.h"
+#include "match.h"
 
 enum { SIZE = 64, RECEIVE_BUFFER = 1 << 26 };
 static const struct timeval PATIENCE = {1, 0};
 
-struct match {
-	struct side side;
-	const char *server;
-	int receiver;
-};
-
-static int server_open(const char *server, int port)
+static int receiver_open(int port)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
-	int netns = side_open(server, O_RDONLY), size = RECEIVE_BUFFER, on = 1, fd;
+	int size = RECEIVE_BUFFER, on = 1, fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-	if (setns(netns, CLONE_NEWNET))
-		die("%s: %s", server, strerror(errno));
-	close(netns);
-	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (bind(fd, (struct sockaddr *)&address, sizeof(address)))
 		die("bind to port %d: %s", port, strerror(errno));
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) ||
@@ -33,23 +23,6 @@ static int server_open(const char *server, int port)
 	    setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)))
 		die("prepare the socket of an endpoint: %s", strerror(errno));
 	return fd;
-}
-
-/* Sides with the same server share its socket. */
-static void match_parse(struct match *matches, unsigned int index, char *text, int port)
-{
-	struct match *match = &matches[index];
-
-	match->server = strsep(&text, ":");
-	if (!text)
-		die("a side is preceded by the server's namespace and a colon");
-	match->receiver = -1;
-	for (unsigned int i = 0; i < index; i++)
-		if (!strcmp(matches[i].server, match->server))
-			match->receiver = matches[i].receiver;
-	if (match->receiver < 0)
-		match->receiver = server_open(match->server, port);
-	match->side = side_parse(text);
 }
 
 /* Answers a datagram under the address that it was sent to, which must be one of the target's endpoints. */
@@ -61,12 +34,12 @@ static void datagram_answer(const struct match *match, const struct target *targ
 	struct msghdr message = {&from, sizeof(from), &part, 1, control, sizeof(control), 0};
 	struct in_pktinfo *info = (struct in_pktinfo *)CMSG_DATA(CMSG_FIRSTHDR(&message));
 
-	if (recvmsg(match->receiver, &message, 0) != SIZE)
+	if (recvmsg(match->socket, &message, 0) != SIZE)
 		die("%s: the first datagram was lost: %s", match->side.name, strerror(errno));
 	target_check(&match->side, target, info->ipi_addr.s_addr);
 	info->ipi_spec_dst = info->ipi_addr;
 	info->ipi_ifindex = 0;
-	if (sendmsg(match->receiver, &message, 0) != SIZE)
+	if (sendmsg(match->socket, &message, 0) != SIZE)
 		die("%s: an endpoint cannot answer: %s", match->side.name, strerror(errno));
 }
 
@@ -83,7 +56,7 @@ static void datagrams_receive(const struct match *match, unsigned int count)
 	char data[SIZE];
 
 	while (count--)
-		if (recv(match->receiver, data, SIZE, 0) != SIZE)
+		if (recv(match->socket, data, SIZE, 0) != SIZE)
 			die("%s: %u datagrams were lost: %s", match->side.name, count + 1, strerror(errno));
 }
 
@@ -131,9 +104,7 @@ int main(int argc, char **argv)
 	if (argc < 5)
 		die("usage: datagrams ROUNDS DATAGRAMS SERVER-PORT SERVER-NETNS:SIDE...");
 	rounds = atoi(argv[1]);
-	matches = calloc(sides, sizeof(*matches));
-	for (unsigned int i = 0; i < sides; i++)
-		match_parse(matches, i, argv[4 + i], atoi(argv[3]));
+	matches = matches_parse(argv + 4, sides, receiver_open, atoi(argv[3]));
 	processor_keep();
 	for (unsigned int round = 0; round <= rounds; round++) {
 		order_shuffle(order, sides, round);

@@ -7,46 +7,13 @@
  * whole way there and back runs on one processor. After the turn every connection is accepted and asked where it came
  * out.
  */
-#include "side.h"
+#include "match.h"
 
 static const uint64_t LOST_NS = 950 * 1000000ull; /* a packet that has to be sent again takes a second */
 
-struct match {
-	struct side side;
-	const char *server;
-	int listener;
-	size_t *picked;
-	uint64_t *times;
-};
-
-static int server_listen(const char *server, int port)
-{
-	int netns = side_open(server, O_RDONLY);
-
-	if (setns(netns, CLONE_NEWNET))
-		die("%s: %s", server, strerror(errno));
-	close(netns);
-	return socket_listen(port);
-}
-
-/* Sides with the same server share its listener. */
-static void match_parse(struct match *matches, unsigned int index, char *text, unsigned int connections, int port)
-{
-	struct match *match = &matches[index];
-
-	match->server = strsep(&text, ":");
-	if (!text)
-		die("a side is preceded by the server's namespace and a colon");
-	match->listener = -1;
-	for (unsigned int i = 0; i < index; i++)
-		if (!strcmp(matches[i].server, match->server))
-			match->listener = matches[i].listener;
-	if (match->listener < 0)
-		match->listener = server_listen(match->server, port);
-	match->side = side_parse(text);
-	match->picked = calloc(connections, sizeof(*match->picked));
-	match->times = calloc(connections, sizeof(*match->times));
-}
+/* Of one turn. */
+static size_t picked[BACKLOG];
+static uint64_t times[BACKLOG];
 
 static uint64_t connection_time(struct side *side, size_t pick)
 {
@@ -67,23 +34,23 @@ static void connection_check(const struct match *match, unsigned int number)
 {
 	struct sockaddr_in local = {0};
 	socklen_t size = sizeof(local);
-	int fd = accept4(match->listener, NULL, NULL, SOCK_CLOEXEC);
+	int fd = accept4(match->socket, NULL, NULL, SOCK_CLOEXEC);
 
 	if (fd < 0 || getsockname(fd, (struct sockaddr *)&local, &size))
 		die("%s: accept: %s", match->side.name, strerror(errno));
-	target_check(&match->side, &match->side.targets[match->picked[number]], local.sin_addr.s_addr);
+	target_check(&match->side, &match->side.targets[picked[number]], local.sin_addr.s_addr);
 	close(fd);
 }
 
 static void match_run(struct match *match, unsigned int round, unsigned int connections)
 {
-	uint64_t state = random_seed(round), *times = match->times;
+	uint64_t state = random_seed(round);
 
 	side_enter(&match->side);
 	for (unsigned int i = 0; i < connections; i++)
-		match->picked[i] = random_next(&state) % match->side.count;
+		picked[i] = random_next(&state) % match->side.count;
 	for (unsigned int i = 0; i < connections; i++)
-		times[i] = connection_time(&match->side, match->picked[i]);
+		times[i] = connection_time(&match->side, picked[i]);
 	for (unsigned int i = 0; i < connections; i++)
 		connection_check(match, i);
 	qsort(times, connections, sizeof(*times), compare_u64);
@@ -105,9 +72,7 @@ int main(int argc, char **argv)
 	connections = atoi(argv[2]);
 	if (connections > BACKLOG)
 		die("at most %d connections a turn", BACKLOG);
-	matches = calloc(sides, sizeof(*matches));
-	for (unsigned int i = 0; i < sides; i++)
-		match_parse(matches, i, argv[4 + i], connections, atoi(argv[3]));
+	matches = matches_parse(argv + 4, sides, socket_listen, atoi(argv[3]));
 	processor_keep();
 	for (unsigned int round = 0; round <= rounds; round++) {
 		order_shuffle(order, sides, round);

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * How many short connections (connect, ask, answer, close) are done in a second, side by side.
- * usage: rate ROUNDS MILLISECONDS THREADS SIDE...
- * Prints a line "round side connections-a-second" as each side's turn in a round ends. Every answer is
- * checked.
+ * How many requests are answered in a second, side by side: so many by each connection until it is closed.
+ * usage: rate ROUNDS MILLISECONDS THREADS REQUESTS SIDE...
+ * Prints a line "round side requests-a-second" as each side's turn in a round ends. Every answer is checked.
  */
 #include "side.h"
 
@@ -22,6 +21,17 @@ struct worker {
 static atomic_ulong next_source;
 static atomic_ulong done;
 static atomic_bool stop;
+static unsigned int requests;
+
+static void ask(const struct side *side, const struct target *target, int fd)
+{
+	in_addr_t answer = 0;
+
+	if (write(fd, "?", 1) != 1 || read(fd, &answer, sizeof(answer)) != sizeof(answer))
+		die("%s: no answer: %s", side->name, strerror(errno));
+	target_check(side, target, answer);
+	atomic_fetch_add(&done, 1);
+}
 
 static void *work(void *argument)
 {
@@ -31,14 +41,11 @@ static void *work(void *argument)
 	while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
 		const struct target *target = side_pick(worker->side, &state);
 		int fd = socket_bind_next(SOCK_STREAM, atomic_fetch_add(&next_source, 1));
-		in_addr_t answer = 0;
 
 		target_connect(worker->side, target, fd);
-		if (write(fd, "?", 1) != 1 || read(fd, &answer, sizeof(answer)) != sizeof(answer))
-			die("%s: no answer: %s", worker->side->name, strerror(errno));
-		target_check(worker->side, target, answer);
+		for (unsigned int i = 0; i < requests && !atomic_load_explicit(&stop, memory_order_relaxed); i++)
+			ask(worker->side, target, fd);
 		close(fd);
-		atomic_fetch_add(&done, 1);
 	}
 	return NULL;
 }
@@ -74,14 +81,15 @@ static void side_run(struct side *side, unsigned int round, unsigned int millise
 
 int main(int argc, char **argv)
 {
-	unsigned int sides = argc - 4, order[argc];
+	unsigned int sides = argc - 5, order[argc];
 	struct side *side;
 
-	if (argc < 5)
-		die("usage: rate ROUNDS MILLISECONDS THREADS SIDE...");
+	if (argc < 6)
+		die("usage: rate ROUNDS MILLISECONDS THREADS REQUESTS SIDE...");
+	requests = atoi(argv[4]);
 	side = calloc(sides, sizeof(*side));
 	for (unsigned int i = 0; i < sides; i++)
-		side[i] = side_parse(argv[4 + i]);
+		side[i] = side_parse(argv[5 + i]);
 	for (unsigned int round = 0; round < (unsigned int)atoi(argv[1]); round++) {
 		order_shuffle(order, sides, round);
 		for (unsigned int i = 0; i < sides; i++)

@@ -2,9 +2,10 @@
 /*
  * Short connections at a fixed rate, and connections that stay, whatever happens meanwhile.
  * usage: steady SIDE CONNECTIONS-A-SECOND STREAMS
- * Prints "ready" when all streams are connected, and, when its standard input ends, one line of JSON: how many
- * connections were begun, how many of them failed and why, and how many streams broke. Nobody begins later because
- * others still wait.
+ * Prints "ready" when all streams are connected, and, for each byte that it is sent and when its standard input ends,
+ * one line of JSON on what there was since the last: how many connections were begun, how many of them failed and why,
+ * how long the slowest took from connect() to its answer (nanoseconds), and how many streams broke. Nobody begins later
+ * because others still wait.
  */
 #include "side.h"
 
@@ -26,7 +27,7 @@ struct worker {
 static struct side side;
 static unsigned int rate;
 static uint64_t start;
-static atomic_ulong next_source, begun, connected_streams, broken;
+static atomic_ulong next_source, begun, connected_streams, broken, slowest;
 static atomic_ulong failed[MOST_ERRORS]; /* by error */
 static atomic_bool stop;
 
@@ -63,6 +64,14 @@ static void sleep_until(uint64_t ns)
 	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL);
 }
 
+static void slowest_note(uint64_t time)
+{
+	unsigned long known = atomic_load(&slowest);
+
+	while (time > known && !atomic_compare_exchange_weak(&slowest, &known, time))
+		;
+}
+
 /* One connection a second, each worker at a time of its own. */
 static void *connect_forever(void *argument)
 {
@@ -71,15 +80,18 @@ static void *connect_forever(void *argument)
 
 	for (;; next += 1000000000ull) {
 		const struct target *target = side_pick(&side, &state);
+		uint64_t began;
 		int error, fd;
 
 		sleep_until(next);
 		if (atomic_load(&stop))
 			return NULL;
 		atomic_fetch_add(&begun, 1);
+		began = now_ns();
 		fd = open_connection(target, PATIENCE, &error);
 		if (!error)
 			error = ask(fd, target);
+		slowest_note(now_ns() - began);
 		close(fd);
 		if (error)
 			atomic_fetch_add(&failed[error == EAGAIN || error == EINPROGRESS ? ETIMEDOUT : error], 1);
@@ -120,16 +132,21 @@ static void run(struct worker *worker, unsigned int number, void *(*function)(vo
 
 static void print_outcome(void)
 {
-	unsigned long sum = 0;
+	unsigned long counts[MOST_ERRORS], sum = 0;
+	const char *separator = "";
 
 	for (int i = 0; i < MOST_ERRORS; i++)
-		sum += atomic_load(&failed[i]);
-	printf("{\"begun\": %lu, \"failed\": %lu, \"broken\": %lu, \"errors\": {", begun, sum, broken);
-	sum = 0;
-	for (int i = 0; i < MOST_ERRORS; i++)
-		if (atomic_load(&failed[i]))
-			printf("%s\"%s\": %lu", sum++ ? ", " : "", strerror(i), atomic_load(&failed[i]));
+		sum += counts[i] = atomic_exchange(&failed[i], 0);
+	printf("{\"begun\": %lu, \"failed\": %lu, \"broken\": %lu, \"slowest\": %lu, \"errors\": {",
+	       atomic_exchange(&begun, 0), sum, atomic_exchange(&broken, 0), atomic_exchange(&slowest, 0));
+	for (int i = 0; i < MOST_ERRORS; i++) {
+		if (!counts[i])
+			continue;
+		printf("%s\"%s\": %lu", separator, strerror(i), counts[i]);
+		separator = ", ";
+	}
 	puts("}}");
+	fflush(stdout);
 }
 
 int main(int argc, char **argv)
@@ -156,7 +173,7 @@ int main(int argc, char **argv)
 	for (unsigned int i = 0; i < rate; i++)
 		run(&workers[i], i, connect_forever);
 	while (read(STDIN_FILENO, &unused, 1) > 0)
-		;
+		print_outcome();
 	atomic_store(&stop, true);
 	for (unsigned int i = 0; i < rate + streams; i++)
 		pthread_join(workers[i].thread, NULL);
