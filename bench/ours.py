@@ -101,5 +101,7 @@ def serving(
         writer = reconciler(datapath, cluster(count, endpoints, protocols))
         write(writer)
         writer.apply_settings(_PROGRAM_SETTINGS)
+        if datapath.packets is not None:
+            datapath.packets.sweep()  # as the agent does at its start
         rounds.show("")
         yield pins

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A connection's life: it begins, stays once it is answered, goes on and ends.  An entry is all that a packet needs.
+ * A connection's life once it has begun: it stays once it is answered, goes on and ends.  An entry is all that a packet
+ * needs.
  *
- * What has not been answered yet is in a table of its own, which forgets what was used least: a flood of openings
- * pushes out other openings, and never a connection that stands.
+ * What has not been answered yet is in a table of its own unless there is plenty of room, one that forgets what was
+ * used least: a flood of openings pushes out other openings, and never a connection that stands.
  */
 #ifndef KUBEPROXY_FLOW_H
 #define KUBEPROXY_FLOW_H
@@ -15,14 +16,7 @@
 #include "packet.h"
 #include "select.h"
 
-enum {
-	FIRST_LOW_PORT = 1024,
-	LOW_PORTS = 30000 - FIRST_LOW_PORT,
-	FIRST_HIGH_PORT = 61000,
-	HIGH_PORTS = 65536 - FIRST_HIGH_PORT,
-	PORTS_TRIED = 16,
-	ANSWER_TICKS = 16, /* for so long after an answer a SYN is a stray one: some seconds, forty at most */
-};
+enum { ANSWER_TICKS = 16 }; /* for so long after an answer a SYN is a stray one: some seconds, forty at most */
 
 /* A TCP segment that opens a connection: nothing else makes a flow. */
 static __always_inline bool packet_opens(const struct packet *packet)
@@ -220,122 +214,6 @@ static __always_inline struct flow *opening_flow_follow(const struct packet *pac
 	/* If it stays now, its old place may be another's. */
 	moved = flow_find(&packet->tuple);
 	return moved ? moved : flow;
-}
-
-/* 0: both make the same of a packet. */
-static __always_inline __u64 rewrite_difference(const struct flow *one, const struct flow *other)
-{
-	return address_difference(&one->source, &other->source) |
-	       address_difference(&one->destination, &other->destination) | (one->source_port ^ other->source_port) |
-	       (one->destination_port ^ other->destination_port);
-}
-
-/*
- * Remembers what becomes of replies, unless they would be taken for another connection's; one that has ended makes
- * room.  Returns 0, or less if the key is another's.  What stands is asked for last: it may just have moved there.
- */
-static __always_inline int reply_begin(const struct flow_key *key, const struct flow *reply)
-{
-	int error = bpf_map_update_elem(&opening_flows, key, reply, BPF_NOEXIST);
-	const struct flow *other = standing_flow_find(key);
-
-	if (!other && !error)
-		return 0;
-	if (!other)
-		other = bpf_map_lookup_elem(&opening_flows, key);
-	if (other && rewrite_difference(other, reply)) {
-		if (!(other->state & (FLOW_FIN | FLOW_RST))) {
-			if (!error)
-				bpf_map_delete_elem(&opening_flows, key);
-			return -1;
-		}
-		flow_retire(key);
-	}
-	return bpf_map_update_elem(&opening_flows, key, reply, BPF_ANY);
-}
-
-/* A port that is neither a NodePort by default nor one that the kernel gives to sockets; in network order. */
-static __always_inline __be16 random_port(void)
-{
-	__u32 number = bpf_get_prandom_u32() % (LOW_PORTS + HIGH_PORTS);
-
-	return bpf_htons(number < LOW_PORTS ? FIRST_LOW_PORT + number : FIRST_HIGH_PORT + number - LOW_PORTS);
-}
-
-/*
- * The port to try first for a connection that gets an address of this node: the client's own, unless it may be a
- * NodePort or that of a socket of this node, whose connections it would take over.
- */
-static __always_inline __be16 masquerade_port(__be16 port)
-{
-	__u16 number = bpf_ntohs(port);
-	bool is_free = (number >= FIRST_LOW_PORT && number < FIRST_LOW_PORT + LOW_PORTS) || number >= FIRST_HIGH_PORT;
-
-	return is_free ? port : random_port();
-}
-
-/*
- * Remembers what becomes of replies.  Two of a client's connections through different frontends may come to look alike
- * to their common backend: then the later one gets another source port.  Returns 0, or less if there is none.
- */
-static __noinline int reply_port_find(const struct flow_key *key, struct flow *request)
-{
-	struct flow_key ALIGNED reply_key;
-	struct flow ALIGNED reply;
-
-	other_way_key(key, request, &reply_key);
-	reply_make(key, request, &reply);
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < PORTS_TRIED; i++) {
-		if (!reply_begin(&reply_key, &reply)) {
-			request->source_port = reply_key.destination_port;
-			return 0;
-		}
-		reply_key.destination_port = random_port();
-	}
-	return -1;
-}
-
-/*
- * Whether somebody else has begun the connection: its first packet comes again, or the next one is faster.  Then
- * `request` becomes what was begun.
- */
-static __noinline bool flow_was_begun(const struct flow_key *key, struct flow *request)
-{
-	struct flow ALIGNED begun;
-
-	if (!opening_flow_read(key, &begun) || !opening_goes_on(key, &begun))
-		return false;
-	*request = begun;
-	return true;
-}
-
-enum flow_beginning {
-	FLOW_BEGUN,
-	FLOW_WAS_BEGUN, /* before, and it goes on */
-	FLOW_WITHOUT_PORT,
-};
-
-/* Remembers both ways of a new connection. */
-static __noinline enum flow_beginning flow_begin(const struct flow_key *key, struct flow *request)
-{
-	__be16 port = request->source_port;
-
-	if (bpf_map_update_elem(&opening_flows, key, request, BPF_NOEXIST)) {
-		if (flow_was_begun(key, request))
-			return FLOW_WAS_BEGUN;
-		if (bpf_map_update_elem(&opening_flows, key, request, BPF_ANY))
-			return FLOW_WITHOUT_PORT;
-	}
-	if (reply_port_find(key, request)) {
-		bpf_map_delete_elem(&opening_flows, key);
-		return FLOW_WITHOUT_PORT;
-	}
-	if (request->source_port != port && bpf_map_update_elem(&opening_flows, key, request, BPF_ANY)) {
-		bpf_map_delete_elem(&opening_flows, key);
-		return FLOW_WITHOUT_PORT;
-	}
-	return FLOW_BEGUN;
 }
 
 #endif

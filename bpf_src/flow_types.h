@@ -54,6 +54,17 @@ struct flow {
 	__u32 state;   /* enum flow_state */
 };
 
+/* flow_room: one entry. */
+struct flow_room {
+	__s64 entries; /* of flows, that may be taken */
+};
+
+/* flow_room_shares: one entry for each CPU. */
+struct flow_room_share {
+	__u32 entries;  /* taken, and not used yet */
+	__u32 empty_at; /* tick when there was nothing to take; 0: never */
+};
+
 /* fragments: what all fragments of a packet have in common -> what only its first one has. */
 struct fragment_key {
 	struct address source;

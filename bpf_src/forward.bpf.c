@@ -6,7 +6,7 @@
 #include "packet_client.h"
 
 #include "counters.h"
-#include "flow.h"
+#include "flow_begin.h"
 #include "fragment.h"
 #include "icmp_error.h"
 #include "judge.h"

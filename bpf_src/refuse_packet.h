@@ -11,7 +11,7 @@
 
 #include "counters.h"
 #include "device.h"
-#include "flow.h"
+#include "flow_begin.h"
 #include "packet_event.h"
 #include "rewrite.h"
 #include "verdict.h"

@@ -8,7 +8,7 @@
 #define KUBEPROXY_SNAT_H
 
 #include "device.h"
-#include "flow.h"
+#include "flow_begin.h"
 
 /*
  * The mark that says from one hook to the next: this one is to be masqueraded.  Gone once that is done.  Others have

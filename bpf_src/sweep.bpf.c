@@ -18,31 +18,13 @@ struct {
 	__type(value, struct sweep_state);
 } sweep_state SEC(".maps");
 
-/* How many jiffies a second has; user space finds out. */
-const volatile __u32 jiffies_per_second = 250;
-
 /* In seconds. */
 const volatile __u32 tcp_established_timeout = 86400;
 const volatile __u32 tcp_close_wait_timeout = 3600;
 const volatile __u32 tcp_time_wait_timeout = 120;
 const volatile __u32 tcp_close_timeout = 10;
+const volatile __u32 tcp_unanswered_timeout = 60;
 const volatile __u32 udp_timeout = 120;
-
-/*
- * The state of a connection is what was seen of both of its ways.  In a crowded table one that was closed stays no
- * longer than one that was reset: what it would still keep apart are segments that are lost on their way.
- */
-static __always_inline __u32 timeout_seconds(__u8 protocol, __u32 state, __u32 other_state, bool is_crowded)
-{
-	if (protocol == IPPROTO_UDP)
-		return udp_timeout;
-	if ((state | other_state) & FLOW_RST)
-		return tcp_close_timeout;
-	if (state & other_state & FLOW_FIN)
-		return is_crowded && tcp_close_timeout < tcp_time_wait_timeout ? tcp_close_timeout
-		                                                               : tcp_time_wait_timeout;
-	return (state | other_state) & FLOW_FIN ? tcp_close_wait_timeout : tcp_established_timeout;
-}
 
 static __always_inline __u32 seconds_since(__u32 seen, __u32 now)
 {
@@ -62,20 +44,39 @@ static __always_inline const struct flow *other_way_find(const struct flow_key *
 	return other && leads_back(other, key) ? other : NULL;
 }
 
+/*
+ * The state of a connection is what was seen of both of its ways; without one of them, what was seen of the other.  In
+ * a crowded table one that was closed stays no longer than one that was reset.
+ */
+static __always_inline __u32 timeout_seconds(__u8 protocol, const struct flow *flow, const struct flow *other,
+                                             bool is_crowded)
+{
+	__u32 state = READ_ONCE(flow->state), other_state = other ? READ_ONCE(other->state) : 0;
+
+	if (protocol == IPPROTO_UDP)
+		return udp_timeout;
+	if ((state | other_state) & FLOW_RST)
+		return tcp_close_timeout;
+	if (!READ_ONCE(flow->seen) || (other && !READ_ONCE(other->seen)))
+		return tcp_unanswered_timeout;
+	if (state & other_state & FLOW_FIN)
+		return is_crowded ? tcp_close_timeout : tcp_time_wait_timeout;
+	return (state | other_state) & FLOW_FIN ? tcp_close_wait_timeout : tcp_established_timeout;
+}
+
 /* Whether a connection's time is over, in this direction and in the other. */
 static __always_inline bool flow_is_over(const struct flow_key *key, const struct flow *flow, const struct flow *other,
                                          bool is_crowded)
 {
-	__u32 now = tick_now(), idle = seconds_since(READ_ONCE(flow->seen), now), other_state = 0;
+	__u32 now = tick_now(), idle = seconds_since(READ_ONCE(flow->seen), now);
 
 	if (other) {
 		__u32 other_idle = seconds_since(READ_ONCE(other->seen), now);
 
-		other_state = READ_ONCE(other->state);
 		if (other_idle < idle)
 			idle = other_idle;
 	}
-	return idle > timeout_seconds(key->protocol, READ_ONCE(flow->state), other_state, is_crowded);
+	return idle > timeout_seconds(key->protocol, flow, other, is_crowded);
 }
 
 SEC("iter/bpf_map_elem")

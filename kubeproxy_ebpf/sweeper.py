@@ -30,10 +30,10 @@ class Fill(NamedTuple):
 
 
 class Sweeper:
-    """Calls a function every :data:`PERIOD` seconds, which blocks in the kernel for milliseconds."""
+    """Calls a function at once and every :data:`PERIOD` seconds, which blocks in the kernel for milliseconds."""
 
     def __init__(self, sweep: Callable[[], Fill], period: float = PERIOD) -> None:
-        """Start the thread, asleep."""
+        """Start the thread."""
         self._sweep = sweep
         self._period = period
         self._closing = threading.Event()
@@ -47,7 +47,7 @@ class Sweeper:
 
     def _run(self) -> None:
         had_failed, is_nearly_full = False, False
-        while not self._closing.wait(self._period):
+        while not self._closing.is_set():
             try:
                 fill = self._sweep()
             except OSError as error:
@@ -58,6 +58,7 @@ class Sweeper:
             else:
                 had_failed = False
                 is_nearly_full = _warn_if_nearly_full(fill, was=is_nearly_full)
+            self._closing.wait(self._period)
 
 
 def _warn_if_nearly_full(fill: Fill, *, was: bool) -> bool:

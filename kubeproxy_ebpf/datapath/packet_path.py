@@ -11,14 +11,23 @@ from typing import Final
 
 from kubeproxy_ebpf.datapath.device_attachments import DeviceAttachments
 from kubeproxy_ebpf.datapath.libbpf import syscalls
-from kubeproxy_ebpf.map_schema import SWEEP_STATE_BYTES, SWEEP_STATE_KEY, pack_sweep_state, unpack_standing
+from kubeproxy_ebpf.map_schema import (
+    FLOW_ROOM_KEY,
+    SWEEP_STATE_BYTES,
+    SWEEP_STATE_KEY,
+    pack_flow_room,
+    pack_sweep_state,
+    unpack_standing,
+)
 from kubeproxy_ebpf.sweeper import Fill
 
-FLOWS, SWEEP_STATE, DEVICES = "flows", "sweep_state", "devices"
-MAPS = (FLOWS, SWEEP_STATE, DEVICES)
-"""The maps that it needs: of connections that stand, of the sweep, and of devices' addresses."""
+FLOWS, SWEEP_STATE, FLOW_ROOM, DEVICES = "flows", "sweep_state", "flow_room", "devices"
+MAPS = (FLOWS, SWEEP_STATE, FLOW_ROOM, DEVICES)
+"""The maps that it needs: of connections that stand, of the sweep, of what it leaves, and of devices' addresses."""
 CROWDED: Final = 0.75
 """The share of the table from which on connections that were closed make room sooner."""
+FOR_UNANSWERED: Final = 0.5
+"""The share of the table up to which connections stand from their first packet on."""
 _SWEEP = "sweep"
 
 
@@ -69,4 +78,6 @@ class PacketPath:
         syscalls.map_iterate(self._programs[_SWEEP], self._maps[FLOWS])
         state = syscalls.map_lookup(self._maps[SWEEP_STATE], SWEEP_STATE_KEY, SWEEP_STATE_BYTES)
         self._fill = self._fill._replace(entries=unpack_standing(state or order))
+        room = max(0, int(self._fill.capacity * FOR_UNANSWERED) - self._fill.entries)
+        syscalls.map_update(self._maps[FLOW_ROOM], FLOW_ROOM_KEY, pack_flow_room(room))
         return self._fill

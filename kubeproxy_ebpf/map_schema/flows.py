@@ -27,6 +27,9 @@ _SWEEP_STATE = Struct("=QI4x")
 SWEEP_STATE_KEY: Final = bytes(4)
 """The only key of ``sweep_state``."""
 SWEEP_STATE_BYTES: Final = _SWEEP_STATE.size
+_FLOW_ROOM = Struct("=q")
+FLOW_ROOM_KEY: Final = bytes(4)
+"""The only key of ``flow_room``."""
 
 
 class FlowKey(NamedTuple):
@@ -104,3 +107,8 @@ def unpack_standing(data: bytes) -> int:
     """Return of the value of ``sweep_state`` how many entries the sweep left as they are."""
     standing: int = _SWEEP_STATE.unpack(data)[0]
     return standing
+
+
+def pack_flow_room(entries: int) -> bytes:
+    """Pack the value of ``flow_room``: how many entries unanswered connections may take."""
+    return _FLOW_ROOM.pack(entries)

@@ -70,5 +70,5 @@ def contents(store: KernelMapStore) -> dict[str, object]:
         held[name] = dict(store.entries_of(name))
     for name in COUNTERS:
         held[name] = dict(store.counters(name))
-    assert store.map_names() - held.keys() == {"socket_origins", "events", "devices", "sweep_state"}
+    assert store.map_names() - held.keys() == {"socket_origins", "events", "devices", "sweep_state", "flow_room"}
     return held

@@ -29,6 +29,7 @@ from kubeproxy_ebpf.plan.service_plan import FrontendKey, FrontendKind, ServiceP
 HEADER = Path(__file__).parents[2] / "bpf_src" / "flow_types.h"
 TYPES = """
 typedef uint8_t __u8; typedef uint16_t __u16; typedef uint32_t __u32; typedef int32_t __s32; typedef uint64_t __u64;
+typedef int64_t __s64;
 typedef uint16_t __be16; typedef uint32_t __be32;
 """
 U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
@@ -198,6 +199,7 @@ def test_sweep_state(header: FFI) -> None:
     assert (seen.standing, seen.is_crowded, seen.pad) == (0, 1, 0)
     seen.standing = 7
     assert schema.unpack_standing(bytes(header.buffer(seen))) == 7
+    assert read(header, "flow_room", schema.pack_flow_room(1 << 20)).entries == 1 << 20
 
 
 @pytest.mark.parametrize("change", [(18, 1), (19, 1)], ids=["protocol", "padding"])

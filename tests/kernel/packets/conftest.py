@@ -16,7 +16,14 @@ from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
 from kubeproxy_ebpf.datapath.map_store import KernelMapStore
 from kubeproxy_ebpf.datapath.packet_path import PacketPath
-from kubeproxy_ebpf.map_schema import SWEEP_STATE_BYTES, SWEEP_STATE_KEY, pack_sweep_state, unpack_standing
+from kubeproxy_ebpf.map_schema import (
+    FLOW_ROOM_KEY,
+    SWEEP_STATE_BYTES,
+    SWEEP_STATE_KEY,
+    pack_flow_room,
+    pack_sweep_state,
+    unpack_standing,
+)
 from tests.kernel.conftest import SMALL
 from tests.kernel.emptying import empty_maps
 from tests.kernel.packets.packet import UNSPEC, Packet, parsed, with_right_checksums
@@ -42,6 +49,7 @@ class Forward:
         maps = [map_ for map_ in loaded.maps() if not map_.internal]
         self._store = KernelMapStore({map_.name: os.dup(loaded.map_fd(map_.name)) for map_ in maps})
         empty_maps(self._store)
+        self.give_room(0)
         self.maps = ServiceMaps(self._store)
         self.maps.settings(service_cidrs=SERVICE_CIDRS)
         self.marks: dict[bytes, int] = {}
@@ -51,9 +59,11 @@ class Forward:
         self._store.close()
 
     def grow_old(self, table: str = "flows") -> None:
-        """Let all connections of a table have been idle for :data:`AGE`."""
+        """Let all connections of a table have been idle for :data:`AGE`. What was never seen stays so."""
         fd = self._object.map_fd(table)
         for key, value in self.entries(table).items():
+            if not any(value[_SEEN]):
+                continue
             seen = int.from_bytes(value[_SEEN], sys.byteorder) - AGE
             changed = value[: _SEEN.start] + (seen % (1 << 32)).to_bytes(4, sys.byteorder) + value[_SEEN.stop :]
             syscalls.map_update(fd, key, changed)
@@ -83,12 +93,29 @@ class Forward:
         assert state is not None
         return unpack_standing(state)
 
+    def give_room(self, entries: int) -> None:
+        """Let unanswered connections take so many entries, as if there had never been none."""
+        self.give_entries(entries)
+        nothing = bytes(8 * syscalls.possible_cpus())
+        syscalls.map_update(self._object.map_fd("flow_room_shares"), FLOW_ROOM_KEY, nothing)
+
+    def give_entries(self, entries: int) -> None:
+        """Let unanswered connections take so many entries, as the agent does."""
+        syscalls.map_update(self._object.map_fd("flow_room"), FLOW_ROOM_KEY, pack_flow_room(entries))
+
+    def room(self) -> int:
+        """Return how many entries unanswered connections may take."""
+        value = syscalls.map_lookup(self._object.map_fd("flow_room"), FLOW_ROOM_KEY, 8)
+        assert value is not None
+        return int.from_bytes(value, sys.byteorder, signed=True)
+
     def packet_path(self, sweeper: BpfObject) -> PacketPath:
         """Return the agent's view of the connections, which is attached to nothing; ``sweeper``: not loaded yet."""
         for table in ("flows", "opening_flows"):
             sweeper.reuse_map(table, self._object.map_fd(table))
         sweeper.load()
-        maps = {"flows": self._object.map_fd("flows"), "sweep_state": sweeper.map_fd("sweep_state")}
+        maps = {name: self._object.map_fd(name) for name in ("flows", "flow_room")}
+        maps["sweep_state"] = sweeper.map_fd("sweep_state")
         return PacketPath(
             Path("/nowhere"),
             "none",

@@ -18,7 +18,7 @@ from kubeproxy_ebpf.datapath.loader import CONNECT_OBJECT
 from kubeproxy_ebpf.layout.changes import ArrayMap, HashMap
 
 HEADERS = [Path(__file__).parents[3] / "bpf_src" / name for name in ("map_types.h", "flow_types.h")]
-PRELUDE = "".join(f"typedef uint{bits}_t __u{bits};" for bits in (8, 16, 32, 64)) + (
+PRELUDE = "".join(f"typedef uint{bits}_t __u{bits}; typedef int{bits}_t __s{bits};" for bits in (8, 16, 32, 64)) + (
     "typedef uint16_t __be16; typedef uint32_t __be32;"
 )
 BPF_F_NO_PREALLOC, BPF_F_MMAPABLE = 1, 1 << 10
