@@ -4,48 +4,50 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from bench import fleet, ours, world
-from tools.kubernetes.namespace import inside
+from bench.agent_log import AgentLog
+from tools.kubernetes.daemon import Daemon
 
-_READY_SECONDS = 180
+_READY_SECONDS = 180.0
 
 
 class Agent:
     """The agent of a network namespace, which is not running yet."""
 
-    def __init__(self, command: list[str], notified: socket.socket) -> None:
-        """Know how to start it, and where it says that it is ready; the socket stays the caller's."""
-        self._command = command
-        self._notified = notified
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, daemon: Daemon) -> None:
+        """Know how to start it."""
+        self._daemon = daemon
+        self._log = AgentLog(daemon.log)
 
     @property
     def pid(self) -> int:
         """The number of its process."""
-        assert self._process is not None  # noqa: S101 - for the type's sake
-        return self._process.pid
+        return self._daemon.pid
 
     def start(self) -> None:
-        """Start it; returns when it is ready."""
-        environment = os.environ | {"NOTIFY_SOCKET": self._notified.getsockname()}
-        self._process = subprocess.Popen(self._command, env=environment)
-        while b"READY=1" not in self._notified.recv(4096):
-            pass
+        """Start it; returns when it is ready.
+
+        Raises:
+            ControlPlaneError: it ended, or is not ready in time.
+        """
+        self._log.begin()
+        self._daemon.start()
+        self._daemon.wait_until(lambda: self._log.ready() is not None, "to be ready", _READY_SECONDS)
+
+    def check(self) -> None:
+        """Raise ControlPlaneError unless it runs, WorldError if it has logged an error."""
+        self._daemon.check()
+        self._log.check()
 
     def kill(self) -> None:
         """End it with SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        self._daemon.kill()
 
 
 def write_manifest(path: Path, objects: Iterable[dict[str, Any]]) -> None:
@@ -55,17 +57,20 @@ def write_manifest(path: Path, objects: Iterable[dict[str, Any]]) -> None:
 
 @contextmanager
 def agent(cgroup: Path, manifests: Path, namespace: str) -> Iterator[Agent]:
-    """Run the agent until the block ends, as that of a namespace; yields when it says that it is ready."""
+    """Run the agent until the block ends, as that of a namespace; yields when it is ready.
+
+    Raises:
+        ControlPlaneError: it ended meanwhile.
+        WorldError: it logged an error.
+    """
     with ExitStack() as stack:
         bpffs = stack.enter_context(ours.bpf_file_system())
-        notified = stack.enter_context(closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
-        notified.settimeout(_READY_SECONDS)
-        notified.bind(str(bpffs.parent / "notify"))
         command = [sys.executable, "-m", "kubeproxy_ebpf.cli.main", "run", "--node-name", fleet.NODE]
         command += ["--manifests", str(manifests), "--cgroup", str(cgroup), "--bpffs", str(bpffs)]
-        command += ["--service-cidrs", world.SERVICES, "--log-level", "warning"]
+        command += ["--service-cidrs", world.SERVICES, "--log-format", "json"]
         # Its programs belong on the devices of that namespace, and on none of this machine's.
-        made = Agent(inside(world.file_of(namespace), *command), notified)
+        made = Agent(Daemon(world.file_of(namespace), command, bpffs.parent / "log"))
         stack.callback(made.kill)
         made.start()
         yield made
+        made.check()

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from bench import world
 from bench.plan import Plan
 
+MOST = 256
+"""More connections than a measure has at a time."""
+
 
 def threads() -> int:
     """Return how many a load and who answers it have each, so that no processor waits for a wake-up."""

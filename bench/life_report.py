@@ -16,6 +16,7 @@ from bench.plan import ENDPOINTS as FEW
 from bench.plan import Plan
 from bench.report import ABSENT, Goal, Section
 from bench.rounds import Spread
+from bench.steady import failures
 
 _METHOD = """\
 *Cold start*: on a node without anything of an earlier proxy, from the start of the process to when Services all over
@@ -42,7 +43,10 @@ def section(plan: Plan, results: Results) -> Section:
         *(_row(f"{name}, s", of, patience) for name, of in zip(names, (few, many, restart), strict=True)),
         ["writes of a restart when nothing has changed", writes.text(0), *(ABSENT for _ in MODES)],
         _row("restart under load, s", loaded, patience),
-        ["connections under load, failed of begun", *(_failed(lives[side]) for side in SIDES)],
+        [
+            "connections under load, failed of all",
+            *(failures([one.outcome for one in lives[side]]) for side in SIDES),
+        ],
         [f"streams under load, broken of {plan.streams}", *(_broken(lives[side]) for side in SIDES)],
     ]
     goals = [
@@ -51,8 +55,12 @@ def section(plan: Plan, results: Results) -> Section:
             for name, of, limit in zip(names, (few, many, restart), (2.4, 5, 3), strict=True)
         ),
         Goal.at_most("restart when nothing has changed", writes, 0, "writes", 0),
-        Goal.at_most("killed under load", Spread.of([one.outcome.failed for one in lives[OURS]]), 0, "failed", 0),
-        Goal.at_most("killed under load", Spread.of([one.outcome.broken for one in lives[OURS]]), 0, "broken", 0),
+        *(
+            Goal.at_most(
+                "killed under load", Spread.of([sum(getattr(one.outcome, what) for one in lives[OURS])]), 0, what, 0
+            )
+            for what in ("failed", "broken")
+        ),
     ]
     text = _METHOD.format(rate=plan.connections_a_second, streams=plan.streams, processors=os.cpu_count())
     header = ["", *(NAMES[side] for side in SIDES)]
@@ -65,17 +73,6 @@ def _spreads(lives: Mapping[str, Sequence[Life]], pick: Callable[[Life], float])
 
 def _row(name: str, of: Mapping[str, Spread], patience: str) -> list[str]:
     return [name, *(patience if of[side].median == math.inf else of[side].text() for side in SIDES)]
-
-
-def _failed(lives: Sequence[Life]) -> str:
-    """Say how many failed, and of what."""
-    failed, begun = (sum(getattr(one.outcome, name) for one in lives) for name in ("failed", "begun"))
-    errors: dict[str, int] = {}
-    for one in lives:
-        for error, count in one.outcome.errors.items():
-            errors[error] = errors.get(error, 0) + count
-    reasons = ", ".join(f"{count:,} {error}" for error, count in sorted(errors.items()))
-    return f"{failed:,} of {begun:,}" + (f" ({reasons})" if reasons else "")
 
 
 def _broken(lives: Sequence[Life]) -> str:

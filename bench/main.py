@@ -18,7 +18,6 @@ from pathlib import Path
 import structlog
 
 from bench import (
-    agent_process,
     api,
     bulk,
     change_report,
@@ -26,6 +25,7 @@ from bench import (
     cost_report,
     hook_cost,
     life_report,
+    manifest_changes,
     outside,
     packet_cost,
     report,
@@ -110,7 +110,7 @@ def _measure(chosen: argparse.Namespace, folder: Path) -> list[report.Section]:
         "connections": lambda: _beside_kube_proxy(plan, connections.measure),
         "hook": lambda: [hook_cost.measure(plan)],
         "bulk": lambda: [bulk.measure(plan)],
-        "agent": lambda: [agent_process.measure(plan)],
+        "agent": lambda: [manifest_changes.measure(plan)],
         "packets": lambda: [packet_cost.measure(plan)],
         "outside": lambda: _beside_kube_proxy(plan, outside.measure),
         "api": lambda: _api(plan),

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import fleet, ours, rounds, world
+from bench.agent_log import AgentLog
+from bench.answering import MOST
 from bench.control_plane import MODES, join, kube_proxy_command
 from bench.plan import Plan
 from tools.kubernetes.control_plane import ControlPlane
@@ -23,11 +25,8 @@ from tools.kubernetes.daemon import Daemon
 OURS = "ours"
 SIDES = (OURS, *MODES)
 NAMES = {OURS: "ours", **{mode: f"kube-proxy {mode}" for mode in MODES}}
-_READY = "agent_ready"
 _TUPLES = 2_000_000
 """Source tuples that one program may use: none is used twice on a node."""
-_THREADS = 256
-"""More than there are connections at a time."""
 _QUIET_BYTES, _QUIET_SECONDS, _MOST_SECONDS = 20_000, 2.0, 120.0
 
 
@@ -54,7 +53,11 @@ class Node:
     proxy_cgroup: Path
     """The cgroup that the proxy is in, with the programs that it runs."""
     _sources: Iterator[int] = field(default_factory=lambda: itertools.count(0, _TUPLES))
-    _log_start: int = 0
+    _log: AgentLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Know where our agent logs."""
+        self._log = AgentLog(self.proxy.log)
 
     @property
     def rest(self) -> float:
@@ -67,8 +70,7 @@ class Node:
 
     def start(self) -> int:
         """Start the proxy, again perhaps; return when (CLOCK_MONOTONIC, nanoseconds)."""
-        log = self.proxy.log
-        self._log_start = log.stat().st_size if log.exists() else 0
+        self._log.begin()
         start = time.monotonic_ns()
         self.proxy.start()
         (self.proxy_cgroup / "cgroup.procs").write_text(str(self.proxy.pid))
@@ -76,28 +78,14 @@ class Node:
 
     def wait_until_ready(self) -> dict[str, Any]:
         """Return what our agent says when it has taken everything in, since it was last started."""
-        found: list[dict[str, Any]] = []
-
-        def is_ready() -> bool:
-            found.extend(event for event in self.events() if event["event"] == _READY)
-            return bool(found)
-
-        self.proxy.wait_until(is_ready, "to be ready", _MOST_SECONDS)
-        return found[0]
-
-    def events(self) -> list[dict[str, Any]]:
-        """Return what our agent has logged since it was last started."""
-        lines = self.proxy.log.read_bytes()[self._log_start :].splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"\n")]
+        self.proxy.wait_until(lambda: self._log.ready() is not None, "to be ready", _MOST_SECONDS)
+        return self._log.ready() or {}
 
     def check(self) -> None:
         """Raise WorldError if our agent has logged an error since it was last started."""
         self.proxy.check()
         if self.side == OURS:
-            errors = [event for event in self.events() if event["level"] in {"error", "critical"}]
-            if errors:
-                msg = f"our agent logged: {errors[0]}"
-                raise world.WorldError(msg)
+            self._log.check()
 
     def cpu_seconds(self) -> float:
         """Return the time of processors that the proxy and its programs have used."""
@@ -144,7 +132,7 @@ def node(plan: Plan, plane: ControlPlane, side: str) -> Iterator[Node]:
         proxy = Daemon(world.file_of(pods.node), command, plan.folder / f"{side}.log")
         stack.callback((proxy_cgroup / "cgroup.kill").write_text, "1")  # what a proxy has begun may outlive it
         stack.callback(proxy.stop)
-        answer = [str(plan.loads.answer), str(world.PORT), str(_THREADS)]
+        answer = [str(plan.loads.answer), str(world.PORT), str(MOST)]
         stack.enter_context(world.daemon(world.inside(pods.server, *answer)))
         made = Node(side, pods, address, clients, proxy, proxy_cgroup)
         yield made

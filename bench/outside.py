@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients outside the node through NodePorts, to endpoints of this node and of another, against no proxy at all."""
+"""Clients outside the node through NodePorts, to endpoints of this node and of another: by turns with others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.agent import agent
 from bench.answering import answering, threads
 from bench.control_plane import MODES, kube_proxy, wait_until_synced
 from bench.outside_fleet import Place
-from bench.outside_report import DIRECT, OURS, Outcome
+from bench.outside_report import DIRECT, OURS, Figures
 from bench.outside_world import Outside, outside
 from bench.plan import ENDPOINTS, Plan
 from bench.report import Section
@@ -38,11 +38,11 @@ class _Match:
 
 def measure(plan: Plan, plane: ControlPlane | None) -> list[Section]:
     """Measure at every size."""
-    outcomes = {size: _measure_size(plan, size, plane) for size in plan.outside_sizes}
-    return [*outside_report.sections(outcomes), outside_life.measure(plan)]
+    figures = {size: _measure_size(plan, size, plane) for size in plan.outside_sizes}
+    return [*outside_report.sections(figures), outside_life.measure(plan)]
 
 
-def _measure_size(plan: Plan, size: int, plane: ControlPlane | None) -> Outcome:
+def _measure_size(plan: Plan, size: int, plane: ControlPlane | None) -> Figures:
     with ExitStack() as stack:
         plain = stack.enter_context(world.cgroup("plain"))
         nodes = {name: stack.enter_context(outside(name)) for name in (DIRECT, OURS)}
@@ -53,7 +53,7 @@ def _measure_size(plan: Plan, size: int, plane: ControlPlane | None) -> Outcome:
         taken = (turns.latency(), turns.rate(), turns.requests(), turns.datagrams(), turns.transfer("offloads on"))
         for node in nodes.values():
             node.turn_offloads_off()
-        return Outcome(*taken, turns.transfer("offloads off"))
+        return Figures(*taken, turns.transfer("offloads off"))
 
 
 @contextmanager
@@ -116,8 +116,8 @@ class _Turns:
 
     def transfer(self, how: str) -> rounds.Rounds:
         """Return gigabits a second, and of ``-cpu`` the seconds of processors for each."""
-        counts = (self._plan.transfer_rounds, self._plan.rate_milliseconds, world.PORT)
-        return self._take(self._plan.loads.transfer, counts, f"one connection's data, {how}")
+        counts = (self._plan.transfer_rounds, self._plan.transfer_milliseconds, world.PORT)
+        return self._take(self._plan.loads.transfer, counts, f"one connection's data, {how}", lines=2)
 
     def rate(self) -> rounds.Rounds:
         """Return short connections a second."""
@@ -127,10 +127,10 @@ class _Turns:
         """Return requests a second of connections that stay."""
         return self._take_answered(_KEPT_ALIVE, "requests a second")
 
-    def _take(self, load: Path, counts: tuple[int, ...], label: str) -> rounds.Rounds:
+    def _take(self, load: Path, counts: tuple[int, ...], label: str, lines: int = 1) -> rounds.Rounds:
         first = next(self._first_tuples)
         sides = [f"{world.file_of(one.server)}:{one.side.at(first).argument()}" for one in self._matches]
-        return self._run([str(load), *map(str, counts), *sides], label, counts[0])
+        return self._run([str(load), *map(str, counts), *sides], label, counts[0] * lines)
 
     def _take_answered(self, requests: int, label: str) -> rounds.Rounds:
         first = next(self._first_tuples)

@@ -32,13 +32,15 @@ fewer of them are there in a second."""
 _REQUESTS = """\
 Requests of one byte a second, over connections that stay for as long as a turn, of many threads on all processors."""
 _TRANSFER = """\
-What one connection carries in a second, and the time of all processors that a gigabit takes, whoever has it."""
+What of one connection arrives in a second, and the time of all processors that a gigabit takes, whoever has it."""
+_OFF = """\
+No device on the way joins packets, cuts them or leaves their checksums to others (ethtool: tso, gso, gro, tx, rx)."""
 CPU = "-cpu"
 """Behind the name of a side: its processor time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Figures:
     """What the sides took in each round, at one size; a side's name has its place: ``ours-here``."""
 
     latency: rounds.Rounds
@@ -54,19 +56,21 @@ Taken = Mapping[int, rounds.Rounds]
 """By number of Services."""
 
 
-def sections(outcomes: Mapping[int, Outcome]) -> list[Section]:
+def sections(figures: Mapping[int, Figures]) -> list[Section]:
     """Return the sections."""
 
-    def taken(pick: Callable[[Outcome], rounds.Rounds]) -> Taken:
-        return {size: pick(outcome) for size, outcome in outcomes.items()}
+    def taken(pick: Callable[[Figures], rounds.Rounds]) -> Taken:
+        return {size: pick(one) for size, one in figures.items()}
 
     return [
         _latency_section(taken(lambda one: one.latency)),
         _rate_section("connections a second", _RATE, taken(lambda one: one.rate)),
         _rate_section("requests a second", _REQUESTS, taken(lambda one: one.requests)),
         _datagrams_section(taken(lambda one: one.datagrams)),
-        _transfer_section("one connection", taken(lambda one: one.transfer)),
-        _transfer_section("one connection, offloads off", taken(lambda one: one.transfer_by_packet)),
+        _transfer_section("one connection", _TRANSFER, taken(lambda one: one.transfer)),
+        _transfer_section(
+            "one connection, offloads off", f"{_TRANSFER} {_OFF}", taken(lambda one: one.transfer_by_packet)
+        ),
     ]
 
 
@@ -84,10 +88,10 @@ def _rate_section(what: str, how: str, taken: Taken) -> Section:
     return _section(what, how, taken, _rows(taken, 1e-3, "thousand"), _better_goals(what, taken))
 
 
-def _transfer_section(what: str, taken: Taken) -> Section:
+def _transfer_section(what: str, how: str, taken: Taken) -> Section:
     rows = [*_rows(taken, 1, "Gbit/s"), *_rows(taken, 1e3, "ms of processors a Gbit", CPU)]
     goals = [*_better_goals(f"Gbit/s, {what}", taken), *_cheaper_goals(f"processor time a Gbit, {what}", taken)]
-    return _section(what, _TRANSFER, taken, rows, goals)
+    return _section(what, how, taken, rows, goals)
 
 
 def _section(what: str, how: str, taken: Taken, rows: list[list[str]], goals: list[Goal]) -> Section:
@@ -134,24 +138,19 @@ def _cost_goals(what: str, taken: Taken, limits: Mapping[Place, float]) -> list[
 
 def _better_goals(what: str, taken: Taken) -> list[Goal]:
     """Return that ours is no less than any mode of kube-proxy's, wherever these were measured."""
-    return [
-        Goal.at_least(name, ours, round(max(others), 3), "×", digits=3)
-        for name, ours, others in _beside_kube_proxy(what, taken, "")
-    ]
+    return [Goal.at_least(name, min(ratios), 1, "×", digits=3) for name, ratios in _beside_kube_proxy(what, taken, "")]
 
 
 def _cheaper_goals(what: str, taken: Taken) -> list[Goal]:
     """Return that ours takes no more of the processors."""
-    return [
-        Goal.at_most(name, ours, round(min(others), 3), "×", digits=3)
-        for name, ours, others in _beside_kube_proxy(what, taken, CPU)
-    ]
+    return [Goal.at_most(name, max(ratios), 1, "×", digits=3) for name, ratios in _beside_kube_proxy(what, taken, CPU)]
 
 
-def _beside_kube_proxy(what: str, taken: Taken, suffix: str) -> Iterator[tuple[str, rounds.Spread, list[float]]]:
+def _beside_kube_proxy(what: str, taken: Taken, suffix: str) -> Iterator[tuple[str, list[rounds.Spread]]]:
+    """Yield what ours is of each mode of kube-proxy's, round by round."""
     for place in Place:
         for size, one in taken.items():
-            others = [_ratio(one, mode, place, suffix).median for mode in MODES if _key(mode, place, suffix) in one]
-            if others:
-                name = f"{what} from outside, endpoint {place.value}, {size:,} Services"
-                yield name, _ratio(one, OURS, place, suffix), others
+            modes = [_key(mode, place, suffix) for mode in MODES if _key(mode, place, suffix) in one]
+            if modes:
+                name = f"{what} from outside, endpoint {place.value}, {size:,} Services, of kube-proxy's"
+                yield name, [rounds.ratios(one, _key(OURS, place, suffix), mode) for mode in modes]

@@ -7,6 +7,7 @@ have a route to them and no gateway, as on any node.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,14 @@ from bench.world import Plug, inside, let_route, link, namespace, run, wait_unti
 
 FAR_ENDPOINTS = "10.208.0.0/16"
 """The other node's."""
-_OFFLOADS = ("tso", "gso", "gro", "tx", "rx")
+_OFFLOADS = {
+    "tso": "tcp-segmentation-offload",
+    "gso": "generic-segmentation-offload",
+    "gro": "generic-receive-offload",
+    "tx": "tx-checksumming",
+    "rx": "rx-checksumming",
+}
+"""What ethtool(8) calls them when it changes and when it shows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,10 @@ class Outside:
             for device in devices:
                 off = (word for offload in _OFFLOADS for word in (offload, "off"))
                 run(*inside(name, "ethtool", "-K", device, *off))
+                (features,) = json.loads(run(*inside(name, "ethtool", "--json", "-k", device)))
+                if on := [feature for feature in _OFFLOADS.values() if features[feature]["active"]]:
+                    msg = f"{device} of {name} keeps {', '.join(on)}"
+                    raise world.WorldError(msg)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ class Plan:
     outside_lives: int
     """How often the agent is killed under load from outside."""
     transfer_rounds: int
+    transfer_milliseconds: int
     datagram_rounds: int
     datagrams: int
     bulk_rounds: int
@@ -83,6 +84,7 @@ def quick(folder: Path, loads: Loads) -> Plan:
         outside_rate_rounds=11,
         outside_lives=2,
         transfer_rounds=5,
+        transfer_milliseconds=500,
         datagram_rounds=41,
         datagrams=500,
         bulk_rounds=3,
@@ -119,7 +121,8 @@ def full(folder: Path, loads: Loads, kube_proxy_sizes: tuple[int, ...]) -> Plan:
         outside_sizes=(1, 1_000, 10_000),
         outside_rate_rounds=31,
         outside_lives=5,
-        transfer_rounds=15,
+        transfer_rounds=9,
+        transfer_milliseconds=1_000,
         datagram_rounds=151,
         datagrams=500,
         bulk_rounds=7,

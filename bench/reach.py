@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from bench import fleet, world
+from bench.load_process import LoadProcess, load_process
 from bench.node import NAMES, Node
 from bench.plan import Plan
 from tools.kubernetes.control_plane import PORT as API_PORT
@@ -47,7 +47,7 @@ class Change(NamedTuple):
 class Reach:
     """The program ``reach`` in the client pod of a node."""
 
-    def __init__(self, node: Node, process: subprocess.Popen[str]) -> None:
+    def __init__(self, node: Node, process: LoadProcess) -> None:
         """Take over a running one."""
         self._node = node
         self._process = process
@@ -57,7 +57,7 @@ class Reach:
 
         Return None if they are not after ``patience`` seconds.
         """
-        self._write(f"all {patience:.0f}\n")
+        self._process.tell(f"all {patience:.0f}\n")
         return int(self._read("effect")[0]) or None
 
     def until(self, before: Answerers, after: Answerers, act: Callable[[], object]) -> tuple[int, list[int], int]:
@@ -66,7 +66,7 @@ class Reach:
         Return when it was as after (ns), when data had come from the API server (ns), and how many connections nobody
         answered though somebody was always there.
         """
-        self._write("await " + before.line() + after.line())
+        self._process.tell("await " + before.line() + after.line())
         self._read("probing")
         act()
         effect, lost, *arrivals = self._read("effect")
@@ -90,16 +90,11 @@ class Reach:
         written = min(answered, arrived)
         return Change((written - sent) / 1e6, (effect - written) / 1e6, (effect - arrived) / 1e6, lost)
 
-    def _write(self, text: str) -> None:
-        stdin = _pipe(self._process.stdin)
-        stdin.write(text)
-        stdin.flush()
-
     def _read(self, word: str) -> list[str]:
         self._node.proxy.check()
-        found, *rest = _pipe(self._process.stdout).readline().split() or [""]
+        found, *rest = self._process.line().split()
         if found != word:
-            msg = f"reach, on the node of {NAMES[self._node.side]}, ended (exit code {self._process.wait()})"
+            msg = f"reach, on the node of {NAMES[self._node.side]}, said {found} instead of {word}"
             raise world.WorldError(msg)
         return rest
 
@@ -108,19 +103,6 @@ class Reach:
 def reach(plan: Plan, node: Node, targets: Path) -> Iterator[Reach]:
     """Run the program until the block ends."""
     tap = (str(world.file_of(node.pods.node)), "control", str(API_PORT))
-    with _running([str(plan.loads.reach), node.load(targets).argument(), *tap]) as process:
+    command = [str(plan.loads.reach), node.load(targets).argument(), *tap]
+    with load_process(command, f"on the node of {NAMES[node.side]}") as process:
         yield Reach(node, process)
-
-
-@contextmanager
-def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _pipe(pipe: IO[str] | None) -> IO[str]:
-    assert pipe is not None  # noqa: S101 - for the type's sake
-    return pipe

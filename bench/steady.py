@@ -4,24 +4,24 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-from bench import rounds, world
+from bench import rounds
+from bench.load_process import LoadProcess, load_process
 from bench.plan import Plan
 
 
 class Outcome(NamedTuple):
-    """What became of connections in some time."""
+    """What became of connections that ended in some time, and of streams."""
 
-    begun: int
+    ended: int
     failed: int
     broken: int
     """Streams that did not go on."""
     slowest: int
-    """Of the connections that were begun, from connect() to the answer, in nanoseconds."""
+    """Of all answers, in nanoseconds: from connect() on, or from a stream's question."""
     errors: dict[str, int]
     """Why connections failed, and how many each."""
 
@@ -29,44 +29,36 @@ class Outcome(NamedTuple):
 class Steady:
     """The program ``steady``, at work."""
 
-    def __init__(self, side: rounds.Side, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: LoadProcess) -> None:
         """Take over one that was just started."""
-        self._side = side
         self._process = process
-        self._line()
+        self._process.line()
 
     def outcome(self) -> Outcome:
-        """Return what there was since this was last asked for; what is not over yet comes with the next."""
-        stdin = _pipe(self._process.stdin)
-        stdin.write("?")
-        stdin.flush()
-        return Outcome(**json.loads(self._line()))
+        """Return what ended since this was last asked for; what goes on comes with the next."""
+        self._process.tell("?")
+        return Outcome(**json.loads(self._process.line()))
 
     def end(self) -> Outcome:
-        """Begin no more connections; return what there was since the last outcome, to the end."""
-        _pipe(self._process.stdin).close()
-        return Outcome(**json.loads(self._line()))
-
-    def _line(self) -> str:
-        line = _pipe(self._process.stdout).readline()
-        if not line:
-            msg = f"steady, on the side of {self._side.name}, ended (exit code {self._process.wait()})"
-            raise world.WorldError(msg)
-        return line
+        """Begin no more connections; return what ended since the last outcome, to the end."""
+        self._process.end()
+        return Outcome(**json.loads(self._process.line()))
 
 
 @contextmanager
 def steady(plan: Plan, side: rounds.Side) -> Iterator[Steady]:
     """Make connections, and hold some, until the block ends."""
     counts = (str(plan.connections_a_second), str(plan.streams))
-    command = [str(plan.loads.steady), side.argument(), *counts]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield Steady(side, process)
-        finally:
-            process.kill()
+    with load_process([str(plan.loads.steady), side.argument(), *counts], f"on the side of {side.name}") as process:
+        yield Steady(process)
 
 
-def _pipe(pipe: IO[str] | None) -> IO[str]:
-    assert pipe is not None  # noqa: S101 - for the type's sake
-    return pipe
+def failures(outcomes: Sequence[Outcome]) -> str:
+    """Say how many connections failed, of how many, and of what."""
+    failed, ended = (sum(getattr(one, name) for one in outcomes) for name in ("failed", "ended"))
+    errors: dict[str, int] = {}
+    for one in outcomes:
+        for error, count in one.errors.items():
+            errors[error] = errors.get(error, 0) + count
+    reasons = ", ".join(f"{count:,} {error}" for error, count in sorted(errors.items()))
+    return f"{failed:,} of {ended:,}" + (f" ({reasons})" if reasons else "")

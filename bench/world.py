@@ -105,8 +105,8 @@ def wait_until_up(*names: str) -> None:
     deadline = time.monotonic() + _UP_SECONDS
     waiting = list(names)
     while waiting:
-        links = json.loads(run("ip", "-n", waiting[-1], "-json", "link"))
-        if all(link["operstate"] in {"UP", "UNKNOWN"} for link in links):
+        devices = json.loads(run("ip", "-n", waiting[-1], "-json", "link", "show", "up"))
+        if all(device["operstate"] == "UP" for device in devices if "LOOPBACK" not in device["flags"]):
             waiting.pop()
         elif time.monotonic() > deadline:
             msg = f"a network device of {waiting[-1]} does not come up"

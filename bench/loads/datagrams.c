@@ -19,7 +19,6 @@ static int receiver_open(int port)
 	if (bind(fd, (struct sockaddr *)&address, sizeof(address)))
 		die("bind to port %d: %s", port, strerror(errno));
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) ||
-	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &PATIENCE, sizeof(PATIENCE)) ||
 	    setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)))
 		die("prepare the socket of an endpoint: %s", strerror(errno));
 	return fd;

@@ -29,19 +29,6 @@ static uint64_t connection_time(struct side *side, size_t pick)
 	return time;
 }
 
-/* They come out of the queue in the order in which they went in. */
-static void connection_check(const struct match *match, unsigned int number)
-{
-	struct sockaddr_in local = {0};
-	socklen_t size = sizeof(local);
-	int fd = accept4(match->socket, NULL, NULL, SOCK_CLOEXEC);
-
-	if (fd < 0 || getsockname(fd, (struct sockaddr *)&local, &size))
-		die("%s: accept: %s", match->side.name, strerror(errno));
-	target_check(&match->side, &match->side.targets[picked[number]], local.sin_addr.s_addr);
-	close(fd);
-}
-
 static void match_run(struct match *match, unsigned int round, unsigned int connections)
 {
 	uint64_t state = random_seed(round);
@@ -52,7 +39,7 @@ static void match_run(struct match *match, unsigned int round, unsigned int conn
 	for (unsigned int i = 0; i < connections; i++)
 		times[i] = connection_time(&match->side, picked[i]);
 	for (unsigned int i = 0; i < connections; i++)
-		connection_check(match, i);
+		close(match_accept(match, &match->side.targets[picked[i]])); /* in the order in which they came */
 	qsort(times, connections, sizeof(*times), compare_u64);
 	if (round == 0)
 		return; /* to get warm */

@@ -14,6 +14,8 @@ struct match {
 	int socket; /* the endpoints' */
 };
 
+static const struct timeval ARRIVAL_PATIENCE = {2, 0};
+
 static inline void server_enter(const char *server)
 {
 	int netns = side_open(server, O_RDONLY);
@@ -38,6 +40,8 @@ static inline void match_parse(struct match *matches, unsigned int index, char *
 	if (match->socket < 0) {
 		server_enter(match->server);
 		match->socket = server_open(port);
+		/* What went to another server does not arrive here. */
+		setsockopt(match->socket, SOL_SOCKET, SO_RCVTIMEO, &ARRIVAL_PATIENCE, sizeof(ARRIVAL_PATIENCE));
 	}
 	match->side = side_parse(text);
 }
@@ -49,6 +53,19 @@ static inline struct match *matches_parse(char **texts, unsigned int count, int 
 	for (unsigned int i = 0; i < count; i++)
 		match_parse(matches, i, texts[i], server_open, port);
 	return matches;
+}
+
+/* Accepts a connection that was made before; it must have come to an endpoint of its target. */
+static inline int match_accept(const struct match *match, const struct target *target)
+{
+	struct sockaddr_in local = {0};
+	socklen_t size = sizeof(local);
+	int fd = accept4(match->socket, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd < 0 || getsockname(fd, (struct sockaddr *)&local, &size))
+		die("%s: accept: %s", match->side.name, strerror(errno));
+	target_check(&match->side, target, local.sin_addr.s_addr);
+	return fd;
 }
 
 #endif

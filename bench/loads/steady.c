@@ -3,9 +3,9 @@
  * Short connections at a fixed rate, and connections that stay, whatever happens meanwhile.
  * usage: steady SIDE CONNECTIONS-A-SECOND STREAMS
  * Prints "ready" when all streams are connected, and, for each byte that it is sent and when its standard input ends,
- * one line of JSON on what there was since the last: how many connections were begun, how many of them failed and why,
- * how long the slowest took from connect() to its answer (nanoseconds), and how many streams broke. Nobody begins later
- * because others still wait.
+ * one line of JSON on what there was since the last: how many connections ended, how many of them failed and why, how
+ * many streams broke, and how long the slowest answer took, from connect() on or from the question of a stream
+ * (nanoseconds). Nobody begins later because others still wait.
  */
 #include "side.h"
 
@@ -17,7 +17,8 @@ enum {
 	MOST_ERRORS = 256,
 	STACK = 65536,
 };
-static const struct timeval PATIENCE = {1, 0}, STREAM_PATIENCE = {10, 0};
+static const struct timeval PATIENCE = {1, 0}, STREAM_PATIENCE = {2, 0}, STREAM_CONNECT_PATIENCE = {10, 0};
+static const uint64_t FAILED_NS = 950 * 1000000ull; /* a packet that has to be sent again takes a second */
 
 struct worker {
 	pthread_t thread;
@@ -27,7 +28,7 @@ struct worker {
 static struct side side;
 static unsigned int rate;
 static uint64_t start;
-static atomic_ulong next_source, begun, connected_streams, broken, slowest;
+static atomic_ulong next_source, ended, connected_streams, broken, slowest;
 static atomic_ulong failed[MOST_ERRORS]; /* by error */
 static atomic_bool stop;
 
@@ -47,12 +48,17 @@ static int ask(int fd, const struct target *target)
 	return 0;
 }
 
+static void patience_set(int fd, struct timeval patience)
+{
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+}
+
 static int open_connection(const struct target *target, struct timeval patience, int *error)
 {
 	int fd = socket_bind_next(SOCK_STREAM, atomic_fetch_add(&next_source, 1));
 
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	patience_set(fd, patience);
 	*error = connect(fd, (const struct sockaddr *)&target->address, sizeof(target->address)) ? errno : 0;
 	return fd;
 }
@@ -80,19 +86,22 @@ static void *connect_forever(void *argument)
 
 	for (;; next += 1000000000ull) {
 		const struct target *target = side_pick(&side, &state);
-		uint64_t began;
+		uint64_t began, time;
 		int error, fd;
 
 		sleep_until(next);
 		if (atomic_load(&stop))
 			return NULL;
-		atomic_fetch_add(&begun, 1);
 		began = now_ns();
 		fd = open_connection(target, PATIENCE, &error);
 		if (!error)
 			error = ask(fd, target);
-		slowest_note(now_ns() - began);
+		time = now_ns() - began;
+		slowest_note(time);
 		close(fd);
+		atomic_fetch_add(&ended, 1);
+		if (!error && time > FAILED_NS)
+			error = ETIMEDOUT;
 		if (error)
 			atomic_fetch_add(&failed[error == EAGAIN || error == EINPROGRESS ? ETIMEDOUT : error], 1);
 	}
@@ -102,13 +111,18 @@ static void *stream_forever(void *argument)
 {
 	const struct worker *worker = argument;
 	const struct target *target = &side.targets[worker->number % side.count];
-	int error, fd = open_connection(target, STREAM_PATIENCE, &error);
+	int error, fd = open_connection(target, STREAM_CONNECT_PATIENCE, &error);
 
 	if (error)
 		die("%s: connect to %s: %s", side.name, inet_ntoa(target->address.sin_addr), strerror(error));
+	patience_set(fd, STREAM_PATIENCE);
 	atomic_fetch_add(&connected_streams, 1);
 	while (!atomic_load(&stop)) {
-		if (ask(fd, target)) {
+		uint64_t asked = now_ns();
+
+		error = ask(fd, target);
+		slowest_note(now_ns() - asked);
+		if (error) {
 			atomic_fetch_add(&broken, 1);
 			break;
 		}
@@ -137,8 +151,8 @@ static void print_outcome(void)
 
 	for (int i = 0; i < MOST_ERRORS; i++)
 		sum += counts[i] = atomic_exchange(&failed[i], 0);
-	printf("{\"begun\": %lu, \"failed\": %lu, \"broken\": %lu, \"slowest\": %lu, \"errors\": {",
-	       atomic_exchange(&begun, 0), sum, atomic_exchange(&broken, 0), atomic_exchange(&slowest, 0));
+	printf("{\"ended\": %lu, \"failed\": %lu, \"broken\": %lu, \"slowest\": %lu, \"errors\": {",
+	       atomic_exchange(&ended, 0), sum, atomic_exchange(&broken, 0), atomic_exchange(&slowest, 0));
 	for (int i = 0; i < MOST_ERRORS; i++) {
 		if (!counts[i])
 			continue;

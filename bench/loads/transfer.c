@@ -3,13 +3,15 @@
  * How much one TCP connection carries, and what that costs, side by side.
  * usage: transfer ROUNDS MILLISECONDS SERVER-PORT SERVER-NETNS:SIDE...
  * Prints two lines as each side's turn in a round ends: "round side gigabits-a-second" and "round side-cpu seconds",
- * the time of all processors, whoever had it, for a gigabit. The receiver drops what it has got without looking.
+ * the time of all processors, whoever had it, for a gigabit. What counts is what has arrived; the receiver drops it
+ * without looking.
  */
 #include "match.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
-enum { PIECE = 1 << 16, WARM_UP_MS = 50 };
+enum { PIECE = 1 << 16, WARM_UP_MS = 100 };
 
 static uint64_t now_ms(void)
 {
@@ -29,47 +31,31 @@ static double busy_seconds(void)
 	return (double)(user + nice + system + irq + softirq) / sysconf(_SC_CLK_TCK);
 }
 
+static atomic_ulong arrived;
+
 static void *receive_forever(void *argument)
 {
 	int fd = *(int *)argument;
+	ssize_t size;
 
-	while (recv(fd, NULL, 1 << 20, MSG_TRUNC) > 0)
-		;
+	while ((size = recv(fd, NULL, 1 << 20, MSG_TRUNC)) > 0)
+		atomic_fetch_add(&arrived, size);
 	return NULL;
 }
 
-/* Accepts the connection that was just made; it must have come to an endpoint of its target. */
-static int connection_accept(const struct match *match, const struct target *target)
-{
-	struct sockaddr_in local = {0};
-	socklen_t size = sizeof(local);
-	int fd = accept4(match->socket, NULL, NULL, SOCK_CLOEXEC);
-
-	if (fd < 0 || getsockname(fd, (struct sockaddr *)&local, &size))
-		die("%s: accept: %s", match->side.name, strerror(errno));
-	target_check(&match->side, target, local.sin_addr.s_addr);
-	return fd;
-}
-
-/* Sends for some time; returns how many bytes that were. */
-static uint64_t send_for(const struct match *match, int fd, uint64_t milliseconds)
+static void send_for(const struct match *match, int fd, uint64_t milliseconds)
 {
 	static const char piece[PIECE];
-	uint64_t sent = 0, end = now_ms() + milliseconds;
+	uint64_t end = now_ms() + milliseconds;
 
-	while (now_ms() < end) {
-		ssize_t size = send(fd, piece, sizeof(piece), 0);
-
-		if (size <= 0)
+	while (now_ms() < end)
+		if (send(fd, piece, sizeof(piece), 0) <= 0)
 			die("%s: send: %s", match->side.name, strerror(errno));
-		sent += size;
-	}
-	return sent;
 }
 
 static void match_run(struct match *match, unsigned int round, unsigned int milliseconds)
 {
-	uint64_t state = random_seed(round), sent, time;
+	uint64_t state = random_seed(round), bytes, time;
 	const struct target *target = side_pick(&match->side, &state);
 	double busy, gigabits;
 	pthread_t receiver;
@@ -78,19 +64,21 @@ static void match_run(struct match *match, unsigned int round, unsigned int mill
 	side_enter(&match->side);
 	fd = socket_bind_next(SOCK_STREAM, match->side.next_source++);
 	target_connect(&match->side, target, fd);
-	received = connection_accept(match, target);
+	received = match_accept(match, target);
 	if (pthread_create(&receiver, NULL, receive_forever, &received))
 		die("cannot start a thread");
 	send_for(match, fd, WARM_UP_MS);
 	busy = busy_seconds();
+	bytes = atomic_load(&arrived);
 	time = now_ns();
-	sent = send_for(match, fd, milliseconds);
+	send_for(match, fd, milliseconds);
 	time = now_ns() - time;
+	bytes = atomic_load(&arrived) - bytes;
 	busy = busy_seconds() - busy;
 	close(fd);
 	pthread_join(receiver, NULL);
 	close(received);
-	gigabits = sent * 8 / 1e9;
+	gigabits = bytes * 8 / 1e9;
 	printf("%u %s %.4f\n%u %s-cpu %.6f\n", round, match->side.name, gigabits * 1e9 / time, round, match->side.name,
 	       busy / gigabits);
 	fflush(stdout);
