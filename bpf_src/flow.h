@@ -96,6 +96,9 @@ static __always_inline void flow_track(struct flow *flow, const struct packet *p
 
 	if (packet->tcp_flags & TCP_FIN)
 		state |= FLOW_FIN;
+	/* Whoever is not who it says cannot go on: an endpoint answers what does not fit with a reset. */
+	if (!(packet->tcp_flags & TCP_SYN))
+		state &= ~FLOW_UNCONFIRMED;
 	/* A reset that its receiver did not believe in has ended nothing. */
 	state = packet->tcp_flags & TCP_RST ? state | FLOW_RST : state & ~FLOW_RST;
 	/* Writing what is there already would take the cache line from other CPUs. */
@@ -204,16 +207,19 @@ static __always_inline bool may_assure(const struct packet *packet, const struct
 static __always_inline struct flow *opening_flow_follow(const struct packet *packet, struct flow *copy)
 {
 	struct flow *flow = opening_flow_read(&packet->tuple, copy), *moved;
+	bool is_assured;
 
 	if (!flow || !may_assure(packet, copy))
 		return flow;
-	if (!flow_assure(&packet->tuple, copy)) {
+	copy->state &= ~FLOW_UNASSURED;
+	is_assured = flow_assure(&packet->tuple, copy);
+	/* If it stays now, by whomever, its old place may be another's. */
+	moved = standing_flow_find(&packet->tuple);
+	if (moved)
+		return moved;
+	if (!is_assured && bpf_map_lookup_elem(&opening_flows, &packet->tuple) == flow)
 		flow->state |= FLOW_UNASSURED;
-		return flow;
-	}
-	/* If it stays now, its old place may be another's. */
-	moved = flow_find(&packet->tuple);
-	return moved ? moved : flow;
+	return flow;
 }
 
 #endif

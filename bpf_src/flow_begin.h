@@ -13,7 +13,7 @@ enum {
 	LOW_PORTS = 30000 - FIRST_LOW_PORT,
 	FIRST_HIGH_PORT = 61000,
 	HIGH_PORTS = 65536 - FIRST_HIGH_PORT,
-	PORTS_TRIED = 16,
+	PORTS_TRIED = 8,
 };
 
 /* 0: both make the same of a packet. */
@@ -25,10 +25,10 @@ static __always_inline __u64 rewrite_difference(const struct flow *one, const st
 }
 
 /*
- * Remembers what becomes of replies, unless they would be taken for another connection's; one that has ended makes
- * room.  Returns 0, or less if the key is another's.  What stands is asked for last: it may just have moved there.
+ * Remembers what becomes of replies, unless they would be taken for another connection's.  Returns 0, or less if the
+ * key is another's.  What stands is asked for last: it may just have moved there.
  */
-static __always_inline int reply_begin(const struct flow_key *key, const struct flow *reply)
+static __noinline int reply_begin(const struct flow_key *key, const struct flow *reply)
 {
 	int error = bpf_map_update_elem(&opening_flows, key, reply, BPF_NOEXIST);
 	const struct flow *other = standing_flow_find(key);
@@ -37,11 +37,33 @@ static __always_inline int reply_begin(const struct flow_key *key, const struct 
 		return 0;
 	if (!other)
 		other = bpf_map_lookup_elem(&opening_flows, key);
-	if (other && rewrite_difference(other, reply)) {
-		if (!(other->state & (FLOW_FIN | FLOW_RST))) {
-			if (!error)
-				bpf_map_delete_elem(&opening_flows, key);
-			return -1;
+	if (!other || !rewrite_difference(other, reply))
+		return bpf_map_update_elem(&opening_flows, key, reply, BPF_ANY);
+	if (!error)
+		bpf_map_delete_elem(&opening_flows, key);
+	return -1;
+}
+
+/*
+ * Takes the key of replies from a connection that was reset, that both sides have closed, or of which only half is
+ * left. `is_last`: it is enough that nobody has shown who its client is.  Returns as reply_begin().
+ */
+static __noinline int reply_take_over(const struct flow_key *key, const struct flow *reply, bool is_last)
+{
+	const struct flow *standing = standing_flow_find(key);
+	const struct flow *flow = standing ? standing : bpf_map_lookup_elem(&opening_flows, key), *other;
+	struct flow_key ALIGNED other_key;
+
+	if (flow) {
+		other_way_key(key, flow, &other_key);
+		other = flow_find(&other_key);
+		if (other && leads_back(other, key)) {
+			__u32 state = flow->state | other->state;
+
+			if (!(state & FLOW_RST) && !(flow->state & other->state & FLOW_FIN) &&
+			    !(is_last && (!standing || state & FLOW_UNCONFIRMED)))
+				return -1;
+			flow_retire(&other_key);
 		}
 		flow_retire(key);
 	}
@@ -79,15 +101,16 @@ static __noinline int reply_port_find(const struct flow_key *key, struct flow *r
 
 	other_way_key(key, request, &reply_key);
 	reply_make(key, request, &reply);
+	if (!reply_begin(&reply_key, &reply) || !reply_take_over(&reply_key, &reply, false))
+		return 0;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < PORTS_TRIED; i++) {
-		if (!reply_begin(&reply_key, &reply)) {
-			request->source_port = reply_key.destination_port;
-			return 0;
-		}
 		reply_key.destination_port = random_port();
+		request->source_port = reply_key.destination_port;
+		if (!reply_begin(&reply_key, &reply))
+			return 0;
 	}
-	return -1;
+	return reply_take_over(&reply_key, &reply, true);
 }
 
 /*
@@ -117,19 +140,28 @@ static __noinline int flow_begin_standing(const struct flow_key *key, struct flo
 	request->seen = tick_now();
 	if (key->protocol != IPPROTO_TCP || request->state & FLOW_REFUSED || !flow_room_take())
 		return -ENOSPC;
+	request->state |= FLOW_UNCONFIRMED;
 	error = bpf_map_update_elem(&flows, key, request, BPF_NOEXIST);
-	if (error)
+	request->state &= ~FLOW_UNCONFIRMED;
+	if (error) {
+		flow_room_return();
 		return error;
-	other_way_key(key, request, &reply_key);
-	reply_make(key, request, &reply);
-	error = bpf_map_update_elem(&flows, &reply_key, &reply, BPF_NOEXIST);
-	if (!error && !bpf_map_lookup_elem(&opening_flows, &reply_key))
-		return 0;
-	/* Answers would be taken for another connection's. */
-	if (!error)
-		standing_flow_retire(&reply_key);
+	}
+	if (bpf_map_lookup_elem(&opening_flows, key)) {
+		error = -EEXIST;
+	} else {
+		other_way_key(key, request, &reply_key);
+		reply_make(key, request, &reply);
+		error = bpf_map_update_elem(&flows, &reply_key, &reply, BPF_NOEXIST);
+		if (!error && !bpf_map_lookup_elem(&opening_flows, &reply_key))
+			return 0;
+		/* Answers would be taken for another connection's. */
+		if (!error)
+			standing_flow_retire(&reply_key);
+		error = -ENOSPC;
+	}
 	standing_flow_retire(key);
-	return -ENOSPC;
+	return error;
 }
 
 enum flow_beginning {
@@ -139,18 +171,21 @@ enum flow_beginning {
 };
 
 /* Remembers both ways of a new connection. */
-static __noinline enum flow_beginning flow_begin(const struct flow_key *key, struct flow *request)
+static __always_inline enum flow_beginning flow_begin(const struct flow_key *key, struct flow *request)
 {
 	__be16 port = request->source_port;
 	int error = flow_begin_standing(key, request);
 
 	if (!error)
 		return FLOW_BEGUN;
-	if (error == -EEXIST && flow_was_begun(key, request))
-		return FLOW_WAS_BEGUN;
-	if (bpf_map_update_elem(&opening_flows, key, request, BPF_NOEXIST)) {
-		if (flow_was_begun(key, request))
+	/* What another CPU begins at this moment is in either table. */
+	error = bpf_map_update_elem(&opening_flows, key, request, BPF_NOEXIST);
+	if (error || standing_flow_find(key)) {
+		if (flow_was_begun(key, request)) {
+			if (!error)
+				bpf_map_delete_elem(&opening_flows, key);
 			return FLOW_WAS_BEGUN;
+		}
 		if (bpf_map_update_elem(&opening_flows, key, request, BPF_ANY))
 			return FLOW_WITHOUT_PORT;
 	}

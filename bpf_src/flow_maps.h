@@ -8,7 +8,7 @@
 #include "address.h"
 #include "flow_types.h"
 
-/* A packet's tuple -> its rewrite, once the connection was answered; the programs. Swept. */
+/* A packet's tuple -> its rewrite, of connections that stand; the programs. Swept. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 262144);
@@ -16,7 +16,7 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
-/* The same until it is answered; the programs. */
+/* The same of connections that may be forgotten; the programs. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
@@ -57,14 +57,14 @@ static __always_inline bool leads_back(const struct flow *other, const struct fl
 }
 
 /*
- * The entry of a packet that stays.  It is deleted only a grace period after it was marked: whoever has found it can
+ * The entry of a packet that stays.  The sweep deletes it only a period after it marked it: whoever has found it can
  * read it to the end.
  */
 static __always_inline struct flow *standing_flow_find(const struct flow_key *key)
 {
 	struct flow *flow = bpf_map_lookup_elem(&flows, key);
 
-	return flow && !(flow->state & FLOW_SWEPT) ? flow : NULL;
+	return flow && !(flow->state & (FLOW_SWEPT | FLOW_RETIRED)) ? flow : NULL;
 }
 
 /* The entry of a key, in either table. What is about to be deleted is nobody's, and hides nothing. */
@@ -75,14 +75,13 @@ static __always_inline struct flow *flow_find(const struct flow_key *key)
 	return standing ? standing : bpf_map_lookup_elem(&opening_flows, key);
 }
 
-/* Ends a connection that stands, in one direction. The sweep deletes it: somebody may be in the middle of reading it.
- */
+/* Ends a connection that stands, in one direction. */
 static __always_inline void standing_flow_retire(const struct flow_key *key)
 {
 	struct flow *standing = bpf_map_lookup_elem(&flows, key);
 
 	if (standing)
-		standing->state |= FLOW_SWEPT | FLOW_RETIRED;
+		standing->state |= FLOW_RETIRED;
 }
 
 /* Makes an entry nobody's, in whichever table it is. */

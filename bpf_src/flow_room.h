@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Room that connections may take among those that stand before they are answered.  User space gives it after each
- * sweep: what is left of half of the table, so that a flood can take no more than that.
+ * Room that connections may take among those that stand before anybody has shown who their client is.  User space gives
+ * it after each sweep: what is left of half of the table, so that a flood can take no more than that.
  */
 #ifndef KUBEPROXY_FLOW_ROOM_H
 #define KUBEPROXY_FLOW_ROOM_H
@@ -27,37 +27,46 @@ struct {
 enum {
 	ROOM_WAYS = 2,   /* of a connection */
 	ROOM_SHARE = 64, /* entries that a CPU takes at once */
-	ROOM_PAUSE = 60, /* seconds without, after there was none */
 };
 
-static __always_inline bool flow_room_share_refill(struct flow_room_share *share, __u32 only)
+static __always_inline struct flow_room_share *flow_room_share_get(void)
 {
+	__u32 only = 0;
+
+	return bpf_map_lookup_elem(&flow_room_shares, &only);
+}
+
+static __always_inline bool flow_room_share_refill(struct flow_room_share *share)
+{
+	__u32 only = 0;
 	struct flow_room *room = bpf_map_lookup_elem(&flow_room, &only);
 
-	if (!room || READ_ONCE(room->entries) < ROOM_SHARE) {
-		share->empty_at = tick_now();
+	if (!room || READ_ONCE(room->entries) < ROOM_SHARE)
 		return false;
-	}
-	__sync_fetch_and_add(&room->entries, -ROOM_SHARE);
+	/* Not __sync_fetch_and_add(): newer compilers make of it what kernels before 5.12 do not know. */
+	__atomic_fetch_add(&room->entries, -ROOM_SHARE, __ATOMIC_RELAXED);
 	share->entries += ROOM_SHARE;
 	return true;
 }
 
-/*
- * Takes room for both ways of a connection; false: there is none.  Nor is there any soon after there was none: what
- * began then is in the other table, where its first packet would not be looked for if it came again.
- */
+/* Takes room for both ways of a connection; false: there is none. */
 static __always_inline bool flow_room_take(void)
 {
-	__u32 only = 0, pause = ROOM_PAUSE * jiffies_per_second >> FLOW_TICK;
-	struct flow_room_share *share = bpf_map_lookup_elem(&flow_room_shares, &only);
+	struct flow_room_share *share = flow_room_share_get();
 
-	if (!share || (share->empty_at && (__u32)tick_now() - share->empty_at < pause))
-		return false;
-	if (share->entries < ROOM_WAYS && !flow_room_share_refill(share, only))
+	if (!share || (share->entries < ROOM_WAYS && !flow_room_share_refill(share)))
 		return false;
 	share->entries -= ROOM_WAYS;
 	return true;
+}
+
+/* Gives back what was taken in vain. */
+static __always_inline void flow_room_return(void)
+{
+	struct flow_room_share *share = flow_room_share_get();
+
+	if (share)
+		share->entries += ROOM_WAYS;
 }
 
 #endif

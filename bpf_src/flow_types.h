@@ -31,11 +31,12 @@ enum flow_state {
 	FLOW_REQUEST = 1, /* the way of the one who opened it; else the replies' */
 	FLOW_FIN = 4,     /* TCP: seen this way */
 	FLOW_RST = 8,
-	FLOW_SWEPT = 16,       /* about to be deleted: nobody's */
-	FLOW_MASQUERADED = 32, /* a request that gets an address of this node as its source on its way out */
-	FLOW_REFUSED = 64,     /* a request that this node itself answers, from a port that nobody listens to */
-	FLOW_RETIRED = 128,    /* swept because another connection took its place: it does not come back */
-	FLOW_UNASSURED = 256,  /* a request whose connection could not stay when that was last tried */
+	FLOW_SWEPT = 16,        /* nobody's: the next sweep deletes it, unless its other way is in use */
+	FLOW_MASQUERADED = 32,  /* a request that gets an address of this node as its source on its way out */
+	FLOW_REFUSED = 64,      /* a request that this node itself answers, from a port that nobody listens to */
+	FLOW_RETIRED = 128,     /* nobody's: it has ended, or another connection took its place; does not come back */
+	FLOW_UNASSURED = 256,   /* a request whose connection could not stay when that was last tried */
+	FLOW_UNCONFIRMED = 512, /* a request of which nothing but SYNs came: anybody may have sent them */
 };
 
 /*
@@ -61,8 +62,7 @@ struct flow_room {
 
 /* flow_room_shares: one entry for each CPU. */
 struct flow_room_share {
-	__u32 entries;  /* taken, and not used yet */
-	__u32 empty_at; /* tick when there was nothing to take; 0: never */
+	__u64 entries; /* taken, and not used yet */
 };
 
 /* fragments: what all fragments of a packet have in common -> what only its first one has. */
@@ -88,6 +88,7 @@ struct device {
 /* sweep_state: one entry, of the sweep at work. */
 struct sweep_state {
 	__u64 standing;   /* entries that it left as they are; 0 when it begins */
+	__u64 kept;       /* these, and what it marked */
 	__u32 is_crowded; /* user space says so: what has ended makes room sooner */
 	__u32 pad;
 };

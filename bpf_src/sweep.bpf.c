@@ -23,7 +23,7 @@ const volatile __u32 tcp_established_timeout = 86400;
 const volatile __u32 tcp_close_wait_timeout = 3600;
 const volatile __u32 tcp_time_wait_timeout = 120;
 const volatile __u32 tcp_close_timeout = 10;
-const volatile __u32 tcp_unanswered_timeout = 60;
+const volatile __u32 tcp_unconfirmed_timeout = 60;
 const volatile __u32 udp_timeout = 120;
 
 static __always_inline __u32 seconds_since(__u32 seen, __u32 now)
@@ -45,8 +45,8 @@ static __always_inline const struct flow *other_way_find(const struct flow_key *
 }
 
 /*
- * The state of a connection is what was seen of both of its ways; without one of them, what was seen of the other.  In
- * a crowded table one that was closed stays no longer than one that was reset.
+ * The state of a connection is what was seen of both of its ways; of one whose other way is gone, nothing more will
+ * come. In a crowded table one that was closed stays no longer than one that was reset.
  */
 static __always_inline __u32 timeout_seconds(__u8 protocol, const struct flow *flow, const struct flow *other,
                                              bool is_crowded)
@@ -57,8 +57,8 @@ static __always_inline __u32 timeout_seconds(__u8 protocol, const struct flow *f
 		return udp_timeout;
 	if ((state | other_state) & FLOW_RST)
 		return tcp_close_timeout;
-	if (!READ_ONCE(flow->seen) || (other && !READ_ONCE(other->seen)))
-		return tcp_unanswered_timeout;
+	if (!other || !READ_ONCE(flow->seen) || !READ_ONCE(other->seen) || (state | other_state) & FLOW_UNCONFIRMED)
+		return tcp_unconfirmed_timeout;
 	if (state & other_state & FLOW_FIN)
 		return is_crowded ? tcp_close_timeout : tcp_time_wait_timeout;
 	return (state | other_state) & FLOW_FIN ? tcp_close_wait_timeout : tcp_established_timeout;
@@ -96,13 +96,15 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 	key = *found;
 	other = other_way_find(&key, flow);
 	is_over = flow_is_over(&key, flow, other, state->is_crowded);
+	state->kept++;
 	if (!(flow->state & FLOW_SWEPT)) {
-		if (is_over)
+		if (is_over || flow->state & FLOW_RETIRED)
 			flow->state |= FLOW_SWEPT; /* lost to a packet that comes meanwhile, as it should be */
 		else
 			state->standing++;
 	} else if (flow->state & FLOW_RETIRED || is_over || !other || other->state & FLOW_SWEPT) {
 		bpf_map_delete_elem(&flows, &key);
+		state->kept--;
 	} else {
 		/* The other way was used after this one was marked, and before it could be. */
 		flow->state &= ~FLOW_SWEPT;

@@ -15,6 +15,7 @@ from kubeproxy_ebpf.model.objects import Protocol
 NamesOf = Callable[[int], Names | None]
 
 _TABLES = ("opening_flows", "flows")
+_NOBODYS = map_schema.FLOW_SWEPT | map_schema.FLOW_RETIRED
 _OTHER_HOOK = {
     map_schema.FLOW_INGRESS: map_schema.FLOW_EGRESS,
     map_schema.FLOW_EGRESS: map_schema.FLOW_INGRESS,
@@ -78,14 +79,16 @@ def _chosen(
 
 
 def _entries(maps: ReadableMaps, name: str) -> Iterator[tuple[FlowKey, Flow]]:
+    """Yield what is somebody's."""
     for key, value in maps.entries_of(name):
-        yield map_schema.unpack_flow_key(key), map_schema.unpack_flow(value)
+        flow = map_schema.unpack_flow(value)
+        if not flow.state & _NOBODYS:
+            yield map_schema.unpack_flow_key(key), flow
 
 
 def _begins_here(key: FlowKey, flow: Flow) -> bool:
     """Whether an entry is that of what a client sends to a frontend."""
-    is_request = flow.state & map_schema.FLOW_REQUEST and not flow.state & map_schema.FLOW_SWEPT
-    return bool(is_request and flow.service) and key.hook == map_schema.FLOW_INGRESS
+    return bool(flow.state & map_schema.FLOW_REQUEST and flow.service) and key.hook == map_schema.FLOW_INGRESS
 
 
 def _leaving_key(key: FlowKey, flow: Flow) -> FlowKey:
@@ -116,7 +119,7 @@ def _state(key: FlowKey, flow: Flow, everything: Mapping[FlowKey, Flow], *, stan
         return "reset"
     if both & map_schema.FLOW_FIN:
         return "closed" if other and flow.state & other.state & map_schema.FLOW_FIN else "closing"
-    if stands:
+    if stands and not flow.state & map_schema.FLOW_UNCONFIRMED:
         return "established"
     is_answered = other is not None and other.seen
     return "answered" if is_answered and key.protocol == Protocol.UDP else "opening"

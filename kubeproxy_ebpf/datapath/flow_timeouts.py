@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowTimeouts:
-    """Seconds of silence. TCP that was closed, reset or never answered is given conntrack's 120, 10 and 60 seconds."""
+    """Seconds of silence. TCP that was closed, reset or never confirmed is given conntrack's 120, 10 and 60 seconds."""
 
     tcp_established: float = 86400.0
     tcp_close_wait: float = 3600.0

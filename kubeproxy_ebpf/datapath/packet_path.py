@@ -17,7 +17,7 @@ from kubeproxy_ebpf.map_schema import (
     SWEEP_STATE_KEY,
     pack_flow_room,
     pack_sweep_state,
-    unpack_standing,
+    unpack_sweep_state,
 )
 from kubeproxy_ebpf.sweeper import Fill
 
@@ -26,8 +26,10 @@ MAPS = (FLOWS, SWEEP_STATE, FLOW_ROOM, DEVICES)
 """The maps that it needs: of connections that stand, of the sweep, of what it leaves, and of devices' addresses."""
 CROWDED: Final = 0.75
 """The share of the table from which on connections that were closed make room sooner."""
-FOR_UNANSWERED: Final = 0.5
+FOR_UNCONFIRMED: Final = 0.5
 """The share of the table up to which connections stand from their first packet on."""
+_TAKEN_AT_ONCE: Final = 64
+"""Of that, what each processor may have taken and not used: ROOM_SHARE of flow_room.h."""
 _SWEEP = "sweep"
 
 
@@ -45,6 +47,7 @@ class PacketPath:
         self._filter_name = filter_name
         self._programs = programs
         self._maps = maps
+        self._most_taken = _TAKEN_AT_ONCE * syscalls.possible_cpus()
         self._fill = Fill(0, syscalls.map_info(maps[FLOWS]).max_entries)
         self._resources = ExitStack()
         for fd in (*programs.values(), *maps.values()):
@@ -76,8 +79,9 @@ class PacketPath:
         order = pack_sweep_state(is_crowded=self._fill.share >= CROWDED)
         syscalls.map_update(self._maps[SWEEP_STATE], SWEEP_STATE_KEY, order)
         syscalls.map_iterate(self._programs[_SWEEP], self._maps[FLOWS])
-        state = syscalls.map_lookup(self._maps[SWEEP_STATE], SWEEP_STATE_KEY, SWEEP_STATE_BYTES)
-        self._fill = self._fill._replace(entries=unpack_standing(state or order))
-        room = max(0, int(self._fill.capacity * FOR_UNANSWERED) - self._fill.entries)
-        syscalls.map_update(self._maps[FLOW_ROOM], FLOW_ROOM_KEY, pack_flow_room(room))
+        written = syscalls.map_lookup(self._maps[SWEEP_STATE], SWEEP_STATE_KEY, SWEEP_STATE_BYTES)
+        state = unpack_sweep_state(written or order)
+        self._fill = self._fill._replace(entries=state.standing)
+        room = int(self._fill.capacity * FOR_UNCONFIRMED) - state.kept - self._most_taken
+        syscalls.map_update(self._maps[FLOW_ROOM], FLOW_ROOM_KEY, pack_flow_room(max(0, room)))
         return self._fill

@@ -19,11 +19,12 @@ FLOW_MASQUERADED: Final = 32
 FLOW_REFUSED: Final = 64
 FLOW_RETIRED: Final = 128
 FLOW_UNASSURED: Final = 256
+FLOW_UNCONFIRMED: Final = 512
 
 _FLOW_KEY = Struct("16s16s2s2sBB2x")
 _FLOW = Struct("=16s16s2s2sIIIII")
 _DEVICE_KEY = Struct("=I")
-_SWEEP_STATE = Struct("=QI4x")
+_SWEEP_STATE = Struct("=QQI4x")
 SWEEP_STATE_KEY: Final = bytes(4)
 """The only key of ``sweep_state``."""
 SWEEP_STATE_BYTES: Final = _SWEEP_STATE.size
@@ -55,6 +56,15 @@ class Flow(NamedTuple):
     service: int
     seen: int
     state: int
+
+
+class SweepState(NamedTuple):
+    """What a sweep has seen, in entries."""
+
+    standing: int
+    """Whose time is not over."""
+    kept: int
+    """These, and those that a later sweep will delete."""
 
 
 def unpack_flow_key(data: bytes) -> FlowKey:
@@ -100,13 +110,12 @@ def pack_device(source_ipv4: Address | None, source_ipv6: Address | None) -> byt
 
 def pack_sweep_state(*, is_crowded: bool) -> bytes:
     """Pack the value of ``sweep_state`` as a sweep is to find it."""
-    return _SWEEP_STATE.pack(0, is_crowded)
+    return _SWEEP_STATE.pack(0, 0, is_crowded)
 
 
-def unpack_standing(data: bytes) -> int:
-    """Return of the value of ``sweep_state`` how many entries the sweep left as they are."""
-    standing: int = _SWEEP_STATE.unpack(data)[0]
-    return standing
+def unpack_sweep_state(data: bytes) -> SweepState:
+    """Unpack the value of ``sweep_state``."""
+    return SweepState(*_SWEEP_STATE.unpack(data)[:2])
 
 
 def pack_flow_room(entries: int) -> bytes:

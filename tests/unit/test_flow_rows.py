@@ -96,6 +96,7 @@ def tables() -> Tables:
     [
         ("opening_flows", 0, 0, "opening"),
         ("flows", 0, 0, "established"),
+        ("flows", map_schema.FLOW_UNCONFIRMED, 0, "opening"),
         ("flows", FIN, 0, "closing"),
         ("flows", 0, FIN, "closing"),
         ("flows", FIN, FIN, "closed"),
@@ -144,7 +145,15 @@ def test_what_is_swept_or_of_another_service_is_left_out(tables: Tables) -> None
     connect(tables, "flows", 0, 0)
     assert len(rows(tables, "10.1.0.5")) == len(rows(tables, "192.0.2.1")) == len(rows(tables, "203.0.113.5")) == 1
     assert rows(tables, "203.0.113.6") == []
-    connect(tables, "flows", SWEPT, SWEPT)
-    assert rows(tables) == []
+    for state in (SWEPT, map_schema.FLOW_RETIRED):
+        connect(tables, "flows", state, state)
+        assert rows(tables) == []
     tables.enter("flows", INGRESS, (CLIENT, FRONTEND), (CLIENT, ENDPOINT), state=REQUEST, service=SERVICE + 1)
     assert rows(tables) == []
+
+
+def test_what_is_over_hides_nothing(tables: Tables) -> None:
+    """A new connection with the same ends is in the other table until the sweep has made room."""
+    connect(tables, "flows", SWEPT, SWEPT)
+    connect(tables, "opening_flows", 0, 0)
+    assert [row.state for row in rows(tables)] == ["opening"]

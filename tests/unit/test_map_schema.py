@@ -196,9 +196,9 @@ def test_device(header: FFI) -> None:
 def test_sweep_state(header: FFI) -> None:
     """What a sweep is told, and what it has counted."""
     seen = read(header, "sweep_state", schema.pack_sweep_state(is_crowded=True))
-    assert (seen.standing, seen.is_crowded, seen.pad) == (0, 1, 0)
-    seen.standing = 7
-    assert schema.unpack_standing(bytes(header.buffer(seen))) == 7
+    assert (seen.standing, seen.kept, seen.is_crowded, seen.pad) == (0, 0, 1, 0)
+    seen.standing, seen.kept = 7, 8
+    assert schema.unpack_sweep_state(bytes(header.buffer(seen))) == schema.SweepState(7, 8)
     assert read(header, "flow_room", schema.pack_flow_room(1 << 20)).entries == 1 << 20
 
 

@@ -22,7 +22,7 @@ from kubeproxy_ebpf.map_schema import (
     SWEEP_STATE_KEY,
     pack_flow_room,
     pack_sweep_state,
-    unpack_standing,
+    unpack_sweep_state,
 )
 from tests.kernel.conftest import SMALL
 from tests.kernel.emptying import empty_maps
@@ -31,7 +31,7 @@ from tests.kernel.programs import service_maps
 from tests.kernel.programs.service_maps import ServiceMaps
 
 OBJECTS = Path(kubeproxy_ebpf.__file__).parent / "bpf"
-SMALL_TABLES = {"flows": 64, "opening_flows": 64, "devices": 64}
+SMALL_TABLES = {"flows": 512, "opening_flows": 64, "devices": 64}
 LOOPBACK = 1
 _SEEN = slice(48, 52)
 """Where a flow says when it was last used."""
@@ -91,7 +91,7 @@ class Forward:
             syscalls.map_iterate(sweeper.program_fd("sweep"), self._object.map_fd("flows"))
             state = syscalls.map_lookup(state_fd, SWEEP_STATE_KEY, SWEEP_STATE_BYTES)
         assert state is not None
-        return unpack_standing(state)
+        return unpack_sweep_state(state).standing
 
     def give_room(self, entries: int) -> None:
         """Let unanswered connections take so many entries, as if there had never been none."""
@@ -154,12 +154,15 @@ class Forward:
         """Overwrite an entry of a table."""
         syscalls.map_update(self._object.map_fd(table), key, value)
 
+    def delete(self, table: str, key: bytes) -> None:
+        """Delete an entry of a table."""
+        syscalls.map_delete(self._object.map_fd(table), key)
+
     def forget_packets(self) -> None:
         """Have none remembered that was ever run."""
         for table in ("flows", "opening_flows", "fragments"):
-            fd = self._object.map_fd(table)
             for key in self.entries(table):
-                syscalls.map_delete(fd, key)
+                self.delete(table, key)
 
     def entries(self, table: str) -> dict[bytes, bytes]:
         """Return the keys and values of ``flows``, ``opening_flows`` or ``fragments``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
 from kubeproxy_ebpf.sweeper import Fill
 from tests.kernel.packets import test_endpoints_elsewhere
@@ -15,6 +16,7 @@ from tests.kernel.packets.test_endpoints_here import BACKENDS, CLIENTS, FRONTEND
 from tests.kernel.programs.service_maps import LOAD_BALANCER
 
 PLENTY = 1 << 20
+TAKEN = 64 * syscalls.possible_cpus()
 LONG, SHORT = 1_000_000, 60
 """Time-outs in seconds: more and less than how old :meth:`Forward.grow_old` makes everything."""
 
@@ -126,15 +128,35 @@ def test_a_flood_takes_no_more_than_the_room(forward: Forward) -> None:
     assert ends(forward.translate("egress", tcp(backend, late, "SA"))) == (frontend, late)
 
 
-def test_room_is_not_taken_soon_after_there_was_none(forward: Forward) -> None:
-    """An opening that is in the other table would not be found there if it came again."""
+def test_an_opening_for_which_there_was_no_room_is_followed(forward: Forward) -> None:
+    """When it comes again and there is room: it is the same connection still."""
     backends: list[Endpoint] = [(f"10.1.1.{number}", 8080) for number in range(1, 11)]
-    forward.maps.frontend(forward.maps.service(backends), *FRONTENDS[4], kind=LOAD_BALANCER)
+    service = forward.maps.service(backends)
+    forward.maps.frontend(service, *FRONTENDS[4], kind=LOAD_BALANCER)
     found = {ends(forward.translate("ingress", tcp(CLIENTS[4], FRONTENDS[4])))[1]}
-    forward.give_entries(PLENTY)
+    forward.give_room(PLENTY)
     found |= {ends(forward.translate("ingress", tcp(CLIENTS[4], FRONTENDS[4])))[1] for _ in range(30)}
     assert len(found) == 1
-    assert tables(forward) == (0, 2)
+    assert forward.maps.count("service_counters")[service][0] == 1
+    (backend,) = found
+    for flags in ("SA", "A"):
+        assert ends(forward.translate("egress", tcp(backend, CLIENTS[4], flags)))[0] == FRONTENDS[4]
+        assert ends(forward.translate("ingress", tcp(CLIENTS[4], FRONTENDS[4], "A")))[1] == backend
+
+
+def test_a_port_that_is_used_again_twice(roomy: Forward) -> None:
+    """Its first packet comes again when the sweep has deleted what was in the way: it is the same connection still."""
+    backends: list[Endpoint] = [(f"10.1.1.{number}", 8080) for number in range(1, 11)]
+    roomy.maps.frontend(roomy.maps.service(backends), *FRONTENDS[4], kind=LOAD_BALANCER)
+    backend = ends(roomy.translate("ingress", tcp(CLIENTS[4], FRONTENDS[4])))[1]
+    for flags, answer in (("A", "SA"), ("FA", "FA")):
+        roomy.translate("egress", tcp(backend, CLIENTS[4], answer))
+        roomy.translate("ingress", tcp(CLIENTS[4], FRONTENDS[4], flags))
+    found = set()
+    for _ in range(4):
+        found.add(ends(roomy.translate("ingress", tcp(CLIENTS[4], FRONTENDS[4])))[1])
+        roomy.sweep()
+    assert len(found) == 1
 
 
 def test_datagrams_and_refusals_take_no_room(roomy: Forward) -> None:
@@ -147,31 +169,84 @@ def test_datagrams_and_refusals_take_no_room(roomy: Forward) -> None:
     assert tables(roomy) == (0, 4)
 
 
-@pytest.mark.parametrize("is_answered", [False, True], ids=["unanswered", "answered"])
-def test_what_nobody_answers_is_over_soon(roomy: Forward, *, is_answered: bool) -> None:
-    """An answered one has hours."""
+@pytest.mark.parametrize(
+    ("packets", "is_confirmed"),
+    [("", False), ("SA", False), ("SA S SA", False), ("SA A", True)],
+    ids=["unanswered", "answered", "answered twice", "confirmed"],
+)
+def test_what_no_client_confirms_is_over_soon(roomy: Forward, packets: str, *, is_confirmed: bool) -> None:
+    """Anybody may have sent its first packet, and an endpoint answers anybody. A confirmed one has hours."""
     serve(roomy, 4)
     roomy.translate("ingress", tcp(CLIENTS[4], FRONTENDS[4]))
-    if is_answered:
-        roomy.translate("egress", tcp(BACKENDS[4], CLIENTS[4], "SA"))
-        roomy.translate("ingress", tcp(CLIENTS[4], FRONTENDS[4], "A"))
-    times = {"tcp_unanswered_timeout": SHORT, "tcp_established_timeout": LONG}
+    for flags in packets.split():
+        if flags == "SA":
+            roomy.translate("egress", tcp(BACKENDS[4], CLIENTS[4], flags))
+        else:
+            roomy.translate("ingress", tcp(CLIENTS[4], FRONTENDS[4], flags))
+    times = {"tcp_unconfirmed_timeout": SHORT, "tcp_established_timeout": LONG}
     assert roomy.sweep(**times) == 2
     roomy.grow_old()
-    assert roomy.sweep(**times) == (2 if is_answered else 0)
+    assert roomy.sweep(**times) == (2 if is_confirmed else 0)
+
+
+def test_who_takes_the_key_of_answers_ends_all_of_what_had_it(roomy: Forward) -> None:
+    """That connection was closed: nothing of it is left behind."""
+    client, backend, twin = CLIENTS[4], BACKENDS[4], ("192.0.2.11", 80)
+    roomy.maps.frontend(serve(roomy, 4), *twin, kind=LOAD_BALANCER)
+    for address, steps in ((FRONTENDS[4], ("S", "A", "FA")), (twin, ("S", "A"))):
+        for flags in steps:
+            assert ends(roomy.translate("ingress", tcp(client, address, flags)))[1] == backend
+            answer = {"S": "SA"}.get(flags, flags)
+            assert ends(roomy.translate("egress", tcp(backend, client, answer)))[0] == address
+    for _ in range(2):
+        assert roomy.sweep() == 0
+    assert tables(roomy) == (0, 2)
+    assert ends(roomy.translate("ingress", tcp(client, twin, "A"))) == (client, backend)
+    assert tables(roomy) == (2, 0)
+
+
+def test_half_a_connection_is_over_soon(roomy: Forward) -> None:
+    """Nothing more will come of it."""
+    serve(roomy, 4)
+    for flags, answer in (("S", "SA"), ("A", "A")):
+        roomy.translate("ingress", tcp(CLIENTS[4], FRONTENDS[4], flags))
+        roomy.translate("egress", tcp(BACKENDS[4], CLIENTS[4], answer))
+    roomy.grow_old()
+    times = {"tcp_unconfirmed_timeout": SHORT, "tcp_established_timeout": LONG}
+    assert roomy.sweep(**times) == 2
+    roomy.delete("flows", next(iter(roomy.entries("flows"))))
+    assert roomy.sweep(**times) == 0
+
+
+def test_a_connection_that_one_side_has_closed_keeps_its_answers(roomy: Forward) -> None:
+    """A client that sends on gets acknowledgements: no other connection takes their key."""
+    client, backend, twin = CLIENTS[4], BACKENDS[4], ("192.0.2.11", 80)
+    roomy.maps.frontend(serve(roomy, 4), *twin, kind=LOAD_BALANCER)
+    for flags, answer in (("S", "SA"), ("A", "FA"), ("A", "A")):
+        roomy.translate("ingress", tcp(client, FRONTENDS[4], flags))
+        roomy.translate("egress", tcp(backend, client, answer))
+    source = ends(roomy.translate("ingress", tcp(client, twin)))[0]
+    assert source != client
+    assert ends(roomy.translate("egress", tcp(backend, client, "A"))) == (FRONTENDS[4], client)
+    assert ends(roomy.translate("egress", tcp(backend, source, "SA"))) == (twin, client)
 
 
 def test_the_agent_gives_half_of_the_table_less_what_stands(forward: Forward) -> None:
-    """With each sweep."""
+    """With each sweep, and less what processors may have taken without using it."""
     serve(forward, 4)
     with BpfObject(OBJECTS / "sweep.bpf.o") as sweeper:
         path = forward.packet_path(sweeper)
         capacity = SMALL_TABLES["flows"]
         assert path.sweep() == Fill(0, capacity)
-        assert forward.room() == capacity // 2
+        assert forward.room() == capacity // 2 - TAKEN
         forward.give_room(PLENTY)
         for number in range(3):
             forward.translate("ingress", tcp(("203.0.113.1", 10000 + number), FRONTENDS[4]))
         assert path.sweep() == Fill(6, capacity)
-        assert forward.room() == capacity // 2 - 6
+        assert forward.room() == capacity // 2 - TAKEN - 6
+        forward.grow_old()
+        assert path.sweep() == Fill(0, capacity)
+        assert forward.room() == capacity // 2 - TAKEN - 6, "they are there until the next sweep"
+        assert path.sweep() == Fill(0, capacity)
+        assert forward.room() == capacity // 2 - TAKEN
         path.close()
