@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Telling whoever listens what was decided. */
+/* Telling whoever listens what was decided. A listener that is too slow sees a gap, nobody waits for it. */
 #ifndef KUBEPROXY_EVENT_H
 #define KUBEPROXY_EVENT_H
 
@@ -19,15 +19,12 @@ union decision {
 	};
 };
 
-/* Begins an event about a destination; NULL: the listener is too slow. It sees a gap, nobody waits for it. */
-static __always_inline struct event *event_begin(const struct address *destination, union decision decision,
-                                                 __u32 backend)
+/* Writes down what was decided about a destination. */
+static __always_inline void event_fill(struct event *event, const struct address *destination, union decision decision,
+                                       __u32 backend)
 {
-	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	struct choice choice;
 
-	if (!event)
-		return NULL;
 	__builtin_memset(event, 0, sizeof(*event));
 	event->time = bpf_ktime_get_boot_ns();
 	event->destination = *destination;
@@ -41,7 +38,6 @@ static __always_inline struct event *event_begin(const struct address *destinati
 		event->endpoint = choice.backend->address;
 		event->endpoint_port = choice.port;
 	}
-	return event;
 }
 
 #endif

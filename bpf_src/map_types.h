@@ -305,4 +305,16 @@ struct event {
 	char command[16]; /* of a socket's process */
 };
 
+enum { PACKET_COPIED = 128 }; /* bytes; a power of two */
+
+/* events: what is about a packet. */
+struct packet_event {
+	struct event event;
+	__u32 length; /* of the packet, in bytes */
+	__u16 copied; /* of these, the first ones, as the packet came */
+	__u8 network; /* where the IP header begins; 0: there is no Ethernet header */
+	__u8 pad;
+	__u8 packet[PACKET_COPIED];
+};
+
 #endif

@@ -14,9 +14,10 @@ GLOBAL int event_send(struct bpf_sock_addr *ctx, __u64 wanted_first, __u64 wante
 	struct event *event;
 
 	address_set_halves(&wanted, wanted_first, wanted_second);
-	event = event_begin(&wanted, decision, backend);
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event)
 		return 0;
+	event_fill(event, &wanted, decision, backend);
 	event->socket_cookie = bpf_get_socket_cookie(ctx);
 	event->netns_cookie = bpf_get_netns_cookie(ctx);
 	bpf_get_current_comm(event->command, sizeof(event->command));

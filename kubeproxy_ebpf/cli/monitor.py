@@ -9,6 +9,8 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +21,7 @@ from kubeproxy_ebpf.cli.output import JsonFlag, print_json_line, print_line
 from kubeproxy_ebpf.config.keys import BPFFS
 
 if TYPE_CHECKING:
+    from kubeproxy_ebpf.cli.packet_file import PacketFile
     from kubeproxy_ebpf.datapath.events import EventReader
     from kubeproxy_ebpf.map_schema import Event
 
@@ -33,6 +36,9 @@ def monitor(
     refused: Annotated[bool, typer.Option("--refused", help="Only what got no endpoint.")] = False,
     rate: Annotated[int, typer.Option(min=0, help="At most so many a second; 0: all.")] = 100,
     count: Annotated[int, typer.Option(min=0, help="End after so many; 0: never.")] = 0,
+    write: Annotated[
+        Path | None, typer.Option("--write", metavar="FILE", help="Keep the packets shown, for Wireshark (pcapng).")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Print each decision about a new connection: of packets from outside, of sockets, and refusals with the reason."""
@@ -48,7 +54,11 @@ def monitor(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     since_boot = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     pin_folder = load().configuration.pin_folder
-    with loader.open_pinned(pin_folder, writable=True) as maps, EventReader(maps, pin_folder) as reader:
+    with (
+        loader.open_pinned(pin_folder, writable=True) as maps,
+        EventReader(maps, pin_folder) as reader,
+        _packet_file(write) as packets,
+    ):
         names, limit = ServiceNames(maps, Filter(namespace, name)), RateLimit(rate)
         shown = 0
         for event in _events(reader, limit):
@@ -65,6 +75,8 @@ def monitor(
                 print_json_line(row._asdict())
             else:
                 print_line(row.line())
+            if packets is not None and event.packet is not None:
+                packets.add(event.packet, device=row.device, time=event.time + since_boot, comment=row.line())
             shown += 1
             if shown == count:
                 return
@@ -96,6 +108,18 @@ class RateLimit:
         if self._held_back:
             sys.stderr.write(f"{self._held_back} more than --rate {self._rate} a second were not shown\n")
             self._held_back = 0
+
+
+@contextmanager
+def _packet_file(path: Path | None) -> Iterator[PacketFile | None]:
+    """Open the file that packets are to be kept in, if any."""
+    from kubeproxy_ebpf.cli.packet_file import PacketFile  # noqa: PLC0415 - only where it is asked for
+
+    if path is None:
+        yield None
+        return
+    with closing(PacketFile(path)) as file:
+        yield file
 
 
 def _events(reader: EventReader, limit: RateLimit) -> Iterator[Event]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The structs of bpf_src/map_types.h as Python values, and back. The one place that knows byte order.
+"""The structs of bpf_src/map_types.h and flow_types.h as Python values, and back. The one place that knows byte order.
 
 Ports are in network order in maps and ordinary integers here; addresses are sixteen bytes on both sides. A test
-compares every size and offset with the header.
+compares every size and offset with the headers.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ from kubeproxy_ebpf.map_schema.programs import (
     REASONS,
     AffinityEntry,
     Event,
+    PacketCopy,
     unpack_affinity,
     unpack_event,
 )
@@ -207,6 +208,7 @@ __all__ = [
     "FlowKey",
     "NameTooLongError",
     "OriginEntry",
+    "PacketCopy",
     "ServiceEntry",
     "Set",
     "SettingsEntry",

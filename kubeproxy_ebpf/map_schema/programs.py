@@ -29,6 +29,7 @@ REASONS: Final = (
 _AFFINITY_KEY = Struct("=I4x16s")
 _AFFINITY_RECORD = Struct("=IIQ")
 _EVENT = Struct("=QQQ16s16s16s2s2s2sBBB3xIII16s")
+_COPY = Struct("=IHBx128s")
 
 
 class AffinityEntry(NamedTuple):
@@ -40,6 +41,15 @@ class AffinityEntry(NamedTuple):
     generation: int
     last_connection: int
     """Nanoseconds since boot."""
+
+
+class PacketCopy(NamedTuple):
+    """The beginning of a packet, as it came to the program."""
+
+    length: int
+    """Of the whole packet, in bytes."""
+    has_ethernet: bool
+    data: bytes
 
 
 class Event(NamedTuple):
@@ -65,6 +75,8 @@ class Event(NamedTuple):
     backend: int
     device: int
     command: str
+    packet: PacketCopy | None = None
+    """None: it is about a socket."""
 
 
 def unpack_affinity(key: bytes, value: bytes) -> AffinityEntry:
@@ -78,7 +90,8 @@ def unpack_affinity(key: bytes, value: bytes) -> AffinityEntry:
 
 def unpack_event(data: bytes) -> Event:
     """Unpack an event."""
-    time, socket, netns, *ends, protocol, verdict, reason, service, backend, device, command = _EVENT.unpack(data)
+    decided, copied = data[: _EVENT.size], data[_EVENT.size :]
+    time, socket, netns, *ends, protocol, verdict, reason, service, backend, device, command = _EVENT.unpack(decided)
     source, to, endpoint = map(Address, ends[:3])
     source_port, to_port, endpoint_port = (int.from_bytes(port, "big") for port in ends[3:])
     return Event(
@@ -98,4 +111,10 @@ def unpack_event(data: bytes) -> Event:
         backend,
         device,
         command.rstrip(b"\0").decode(errors="replace"),
+        _packet_copy(copied) if copied else None,
     )
+
+
+def _packet_copy(data: bytes) -> PacketCopy:
+    length, size, network, packet = _COPY.unpack(data)
+    return PacketCopy(length, bool(network), packet[:size])

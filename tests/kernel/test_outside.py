@@ -22,6 +22,7 @@ from typing import Self
 import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.packet import Packet
+from scapy.utils import PcapNgReader
 
 from kubeproxy_ebpf.datapath.device_hooks import DeviceHook, detach_filter, find_filter
 from kubeproxy_ebpf.datapath.libbpf import syscalls
@@ -30,6 +31,7 @@ from kubeproxy_ebpf.datapath.netlink import RouteSocket
 from tests.kernel.agent_process import PATIENCE, AgentProcess, Manifests, endpoint_slice, node, service, wait_until
 from tests.kernel.clients import outcome, stream_without_end
 from tests.kernel.namespaces import Namespace, join_by
+from tests.kernel.packets.packet import ends
 from tests.kernel.processes import run_in
 from tests.kernel.scratch import PodFactory, Starter
 from tests.kernel.servers import tcp_server
@@ -251,10 +253,16 @@ def monitored(agent: AgentProcess, cause: Callable[[], object], *arguments: str)
     return row
 
 
-def test_decisions_are_shown_as_they_are_taken(agent: AgentProcess, client: Namespace) -> None:
-    """About packets from outside: those that get an endpoint, and those that do not, with the reason."""
+def test_decisions_are_shown_as_they_are_taken(agent: AgentProcess, client: Namespace, tmp_path: Path) -> None:
+    """About packets from outside: those that get an endpoint, as packets too; those that do not, with the reason."""
     agent.start()
-    seen = monitored(agent, lambda: ask(client), "--name=web")
+    seen = monitored(agent, lambda: ask(client), "--name=web", f"--write={tmp_path / 'packets'}")
+    with closing(PcapNgReader(str(tmp_path / "packets"))) as reader:
+        (packet,) = reader
+    assert ends(packet)[1] == (NODE, NODE_PORT), "as it came"
+    assert f"{CLIENT}:{ends(packet)[0][1]}" == seen["source"]
+    assert (packet[TCP].flags, packet.sniffed_on) == ("S", "uplink")
+    assert (packet.comment or b"").decode().endswith(f" default/web:tcp DNAT {POD}:8080 (uplink)")
     assert seen.pop("source").startswith(f"{CLIENT}:")
     assert seen.pop("time")
     assert seen == {

@@ -337,8 +337,14 @@ def test_event(header: FFI) -> None:
     event.source_port, event.destination_port, event.endpoint_port = map(big_endian, (40000, 80, 8080))
     event.protocol, event.verdict, event.reason, event.service, event.backend = 6, 1, 2, 3, 4
     event.device, event.command = 5, b"curl"
-    seen = schema.unpack_event(bytes(header.buffer(event)))
-    assert seen == (1, 2, 3, IPV6, 40000, IPV4, 80, IPV6, 8080, 6, 1, 2, 3, 4, 5, "curl")
+    fields = (1, 2, 3, IPV6, 40000, IPV4, 80, IPV6, 8080, 6, 1, 2, 3, 4, 5, "curl")
+    assert schema.unpack_event(bytes(header.buffer(event))) == (*fields, None)
+    about_packet: Any = header.new("struct packet_event *")
+    header.memmove(header.addressof(about_packet.event), event, header.sizeof("struct event"))
+    about_packet.length, about_packet.copied, about_packet.network = 1500, 20, 14
+    about_packet.packet = bytes(range(1, 21))
+    copy = schema.PacketCopy(1500, has_ethernet=True, data=bytes(range(1, 21)))
+    assert schema.unpack_event(bytes(header.buffer(about_packet))) == (*fields, copy)
 
 
 ROUND_TRIPS: list[tuple[st.SearchStrategy, Callable[[Any], bytes], Callable[[bytes], Any]]] = [
