@@ -115,7 +115,7 @@ format: install ## put Python and C into shape
 
 .PHONY: clean
 clean: ## remove what was built; the caches in ~/.cache/kubeproxy-ebpf stay
-	rm -rf .venv .kernels build dist kubeproxy_ebpf/bpf kubeproxy_ebpf/datapath/libbpf/*.so .hypothesis .*_cache
+	rm -rf .venv .kernels .bench build dist kubeproxy_ebpf/bpf kubeproxy_ebpf/datapath/libbpf/*.so .hypothesis .*_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: root

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -32,13 +32,14 @@ from bench import (
     world,
 )
 from bench.control_plane import control_plane
+from bench.kept import Measured, current_commit, keep, kept
 from bench.loads import compile_loads
 from bench.plan import Plan, full, quick
 from tools.kubernetes.build import version as kubernetes_version
 from tools.kubernetes.control_plane import ControlPlane
 from tools.kubernetes.errors import ApiError, BuildError, ControlPlaneError
 
-MEASURES = ("hook", "connections", "bulk", "agent", "packets", "outside", "api")
+MEASURES = ("connections", "hook", "bulk", "agent", "packets", "outside", "api")
 _NOTES = """\
 In every measure all sides take turns within one run, so that a slow minute of the machine is everybody's; a figure is
 the median of the rounds' medians, with the lowest and highest round beside it.
@@ -49,22 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; the exit code is 1 when something could not be measured, whatever the numbers are."""
     chosen = _parse(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    processors = report.Processors()
     gc.disable()  # this process only makes the world; what is measured runs in others
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         with tempfile.TemporaryDirectory(prefix="kubeproxy-ebpf-bench-") as folder:
-            sections = _measure(chosen, Path(folder))
+            measured = list(_measure(chosen, Path(folder), _command(arguments)))
     except (world.WorldError, BuildError, ControlPlaneError, ApiError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    print(report.goals_table(sections))
-    print(processors.stolen())
+    print(report.goals_table([section for one in measured for section in one.sections]))
     if chosen.write or not (chosen.quick or chosen.only):
-        remarks = (report.mitigations(), processors.stolen(), f"kube-proxy {kubernetes_version()}.")
-        report.write(sections, _command(arguments), remarks, _NOTES)
+        for one in measured:
+            keep(one)
+        parts = [(one.remark(), one.sections) for one in kept(MEASURES)]
+        report.write(parts, (report.mitigations(), f"kube-proxy {kubernetes_version()}."), _NOTES)
         print(f"written: {report.DOCUMENT}")
     return 0
 
@@ -82,7 +83,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         help="one measure; may be repeated; writes no page by itself",
     )
-    parser.add_argument("--write", action="store_true", help="write the page of what was measured all the same")
+    parser.add_argument("--write", action="store_true", help="write the page all the same: others are as last written")
     parser.add_argument(
         "--kube-proxy",
         metavar="SERVICES",
@@ -102,7 +103,7 @@ def _command(arguments: Sequence[str] | None) -> str:
     return shlex.join(["bench/run", *words])
 
 
-def _measure(chosen: argparse.Namespace, folder: Path) -> list[report.Section]:
+def _measure(chosen: argparse.Namespace, folder: Path, command: str) -> Iterator[Measured]:
     loads = compile_loads(folder)
     plan = quick(folder, loads) if chosen.quick else full(folder, loads, tuple(chosen.kube_proxy))
     wanted = chosen.only or MEASURES
@@ -115,16 +116,16 @@ def _measure(chosen: argparse.Namespace, folder: Path) -> list[report.Section]:
         "outside": lambda: _beside_kube_proxy(plan, outside.measure),
         "api": lambda: _api(plan),
     }
-    sections = []
+    commit = current_commit()
     for name, measure in measures.items():
-        if name in wanted:
-            start = time.monotonic()
-            measured = measure()
-            for section in measured:
-                print(f"\n{section.markdown()}", flush=True)
-            sections += measured
-            print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
-    return sections
+        if name not in wanted:
+            continue
+        start, processors = time.monotonic(), report.Processors()
+        measured = Measured(name, measure(), command, commit, processors.stolen())
+        for section in measured.sections:
+            print(f"\n{section.markdown(measured.stolen)}", flush=True)
+        print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+        yield measured
 
 
 def _beside_kube_proxy(

@@ -57,10 +57,11 @@ class Section:
     goals: Sequence[Goal]
     charts: Sequence[Chart] = field(default_factory=tuple)
 
-    def markdown(self) -> str:
-        """Return the section's text."""
+    def markdown(self, remark: str = "") -> str:
+        """Return the section's text, and last what is to be remarked."""
         pictures = "".join(f"\n![{chart.title}]({chart.file_name})\n" for chart in self.charts)
-        return f"## {self.title}\n\n{self.method}\n\n{table(self.header, self.rows)}{pictures}"
+        end = f"\n{remark}\n" if remark else ""
+        return f"## {self.title}\n\n{self.method}\n\n{table(self.header, self.rows)}{pictures}{end}"
 
 
 def sizes_text(sizes: Sequence[int]) -> str:
@@ -126,17 +127,18 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines()
 
 
-def write(sections: Sequence[Section], command: str, remarks: Sequence[str], notes: str) -> None:
-    """Write docs/benchmarks.md and its charts."""
+def write(parts: Sequence[tuple[str, Sequence[Section]]], remarks: Sequence[str], notes: str) -> None:
+    """Write docs/benchmarks.md and its charts. Each of the parts begins with a line on how it was measured."""
+    sections = [section for _, of_part in parts for section in of_part]
     text = "\n".join(
         [
             "# Benchmarks\n",
             "<!-- Written by `make bench`; change bench/, not this page. -->\n",
-            "\n".join([f"Machine: {machine()}.", *remarks, f"Command: `{command}`.\n"]),
+            "\n".join([f"Machine: {machine()}.", *remarks, ""]),
             notes,
             "## What was to be reached\n",
             goals_table(sections),
-            *(section.markdown() for section in sections),
+            *(section.markdown(remark) for remark, of_part in parts for section in of_part),
         ]
     )
     DOCUMENT.write_text(text)
