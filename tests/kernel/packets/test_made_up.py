@@ -20,7 +20,7 @@ NETWORK = 14
 HEADER = {4: 20, 6: 40}
 ADDRESSES = {4: slice(12, 20), 6: slice(8, 40)}
 """In an IP header."""
-many = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 families = st.sampled_from([4, 6])
 
 
