@@ -180,7 +180,7 @@ static __always_inline enum flow_beginning flow_begin(const struct flow_key *key
 		return FLOW_BEGUN;
 	/* What another CPU begins at this moment is in either table. */
 	error = bpf_map_update_elem(&opening_flows, key, request, BPF_NOEXIST);
-	if (error || standing_flow_find(key)) {
+	if (error || (key->protocol == IPPROTO_TCP && standing_flow_find(key))) {
 		if (flow_was_begun(key, request)) {
 			if (!error)
 				bpf_map_delete_elem(&opening_flows, key);
