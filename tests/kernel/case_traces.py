@@ -20,6 +20,8 @@ WRITTEN_BY_PROGRAMS = (
     *("affinity", "peer_names", "sole_origins", "socket_origins_overflow"),
     *("flows", "opening_flows", "fragments"),
 )
+OF_NO_TRACE = {"socket_origins", "events", "devices", "sweep_state", "flow_room", "flow_room_shares"}
+"""Maps of the packet programs that hold nothing of connections, and what cannot be read."""
 
 
 def trace_flow(world: World, flow: Flow) -> Explanation:
@@ -70,5 +72,12 @@ def contents(store: KernelMapStore) -> dict[str, object]:
         held[name] = dict(store.entries_of(name))
     for name in COUNTERS:
         held[name] = dict(store.counters(name))
-    assert store.map_names() - held.keys() == {"socket_origins", "events", "devices", "sweep_state", "flow_room"}
+    assert store.map_names() - held.keys() == {
+        "socket_origins",
+        "events",
+        "devices",
+        "sweep_state",
+        "flow_room",
+        "flow_room_shares",
+    }
     return held

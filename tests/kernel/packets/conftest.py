@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import kubeproxy_ebpf
+from kubeproxy_ebpf.datapath import batches
 from kubeproxy_ebpf.datapath.device_hooks import DeviceHook
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
@@ -153,6 +154,10 @@ class Forward:
     def write(self, table: str, key: bytes, value: bytes) -> None:
         """Overwrite an entry of a table."""
         syscalls.map_update(self._object.map_fd(table), key, value)
+
+    def fill(self, table: str, entries: list[tuple[bytes, bytes]]) -> None:
+        """Write many entries of a table."""
+        assert not batches.insert(self._object.map_fd(table), entries)
 
     def delete(self, table: str, key: bytes) -> None:
         """Delete an entry of a table."""
