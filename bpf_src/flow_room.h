@@ -24,10 +24,7 @@ struct {
 	__type(value, struct flow_room_share);
 } flow_room_shares SEC(".maps");
 
-enum {
-	ROOM_WAYS = 2,   /* of a connection */
-	ROOM_SHARE = 64, /* entries that a CPU takes at once */
-};
+enum { ROOM_WAYS = 2 }; /* of a connection */
 
 static __always_inline struct flow_room_share *flow_room_share_get(void)
 {
@@ -41,11 +38,11 @@ static __always_inline bool flow_room_share_refill(struct flow_room_share *share
 	__u32 only = 0;
 	struct flow_room *room = bpf_map_lookup_elem(&flow_room, &only);
 
-	if (!room || READ_ONCE(room->entries) < ROOM_SHARE)
+	if (!room || READ_ONCE(room->entries) < FLOW_ROOM_SHARE)
 		return false;
 	/* Not __sync_fetch_and_add(): newer compilers make of it what kernels before 5.12 do not know. */
-	__atomic_fetch_add(&room->entries, -ROOM_SHARE, __ATOMIC_RELAXED);
-	share->entries += ROOM_SHARE;
+	__atomic_fetch_add(&room->entries, -FLOW_ROOM_SHARE, __ATOMIC_RELAXED);
+	share->entries += FLOW_ROOM_SHARE;
 	return true;
 }
 

@@ -55,6 +55,8 @@ struct flow {
 	__u32 state;   /* enum flow_state */
 };
 
+enum { FLOW_ROOM_SHARE = 64 }; /* entries that a CPU takes at once */
+
 /* flow_room: one entry. */
 struct flow_room {
 	__s64 entries; /* of flows, that may be taken */

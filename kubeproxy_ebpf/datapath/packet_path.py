@@ -13,6 +13,7 @@ from kubeproxy_ebpf.datapath.device_attachments import DeviceAttachments
 from kubeproxy_ebpf.datapath.libbpf import syscalls
 from kubeproxy_ebpf.map_schema import (
     FLOW_ROOM_KEY,
+    FLOW_ROOM_SHARE,
     SWEEP_STATE_BYTES,
     SWEEP_STATE_KEY,
     pack_flow_room,
@@ -28,8 +29,6 @@ CROWDED: Final = 0.75
 """The share of the table from which on connections that were closed make room sooner."""
 FOR_UNCONFIRMED: Final = 0.5
 """The share of the table up to which connections stand from their first packet on."""
-_TAKEN_AT_ONCE: Final = 64
-"""Of that, what each processor may have taken and not used: ROOM_SHARE of flow_room.h."""
 _SWEEP = "sweep"
 
 
@@ -47,7 +46,7 @@ class PacketPath:
         self._filter_name = filter_name
         self._programs = programs
         self._maps = maps
-        self._most_taken = _TAKEN_AT_ONCE * syscalls.possible_cpus()
+        self._most_taken = FLOW_ROOM_SHARE * syscalls.possible_cpus()  # and not used yet
         self._fill = Fill(0, syscalls.map_info(maps[FLOWS]).max_entries)
         self._resources = ExitStack()
         for fd in (*programs.values(), *maps.values()):

@@ -29,6 +29,8 @@ SWEEP_STATE_KEY: Final = bytes(4)
 """The only key of ``sweep_state``."""
 SWEEP_STATE_BYTES: Final = _SWEEP_STATE.size
 _FLOW_ROOM = Struct("=q")
+FLOW_ROOM_SHARE: Final = 64
+"""Entries that a processor takes of it at once."""
 FLOW_ROOM_KEY: Final = bytes(4)
 """The only key of ``flow_room``."""
 
@@ -119,5 +121,5 @@ def unpack_sweep_state(data: bytes) -> SweepState:
 
 
 def pack_flow_room(entries: int) -> bytes:
-    """Pack the value of ``flow_room``: how many entries unanswered connections may take."""
+    """Pack the value of ``flow_room``: how many entries unconfirmed connections may take."""
     return _FLOW_ROOM.pack(entries)

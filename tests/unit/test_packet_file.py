@@ -3,22 +3,16 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scapy.utils import PcapNgReader
 
 from kubeproxy_ebpf.cli.packet_file import PacketFile, PacketFileError
 from kubeproxy_ebpf.map_schema import PacketCopy
-
-logging.getLogger("scapy.runtime").setLevel(logging.ERROR)  # it says much about interfaces that nobody uses
-
-from scapy.layers.inet import IP, UDP  # noqa: E402 - after what makes it quiet
-from scapy.layers.l2 import Ether  # noqa: E402
-from scapy.packet import Raw  # noqa: E402
-from scapy.utils import PcapNgReader  # noqa: E402
+from tests.kernel.packets.packet import IP, UDP, Ether, Raw
 
 DATAGRAM = IP(src="203.0.113.5", dst="192.0.2.1") / UDP(sport=40000, dport=53) / Raw(b"question")
 A_MOMENT = 1_700_000_000_123_456_789

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -82,8 +83,7 @@ class Forward:
 
     def _sweep(self, constants: Mapping[str, int], *, is_crowded: bool) -> int:
         with BpfObject(OBJECTS / "sweep.bpf.o") as sweeper:
-            for table in ("flows", "opening_flows"):
-                sweeper.reuse_map(table, self._object.map_fd(table))
+            self._share_tables(sweeper)
             for name, value in constants.items():
                 sweeper.set_constant(name, value)
             sweeper.load()
@@ -94,26 +94,25 @@ class Forward:
         assert state is not None
         return unpack_sweep_state(state).standing
 
+    def _share_tables(self, sweeper: BpfObject) -> None:
+        for table in ("flows", "opening_flows"):
+            sweeper.reuse_map(table, self._object.map_fd(table))
+
     def give_room(self, entries: int) -> None:
-        """Let unanswered connections take so many entries, as if there had never been none."""
-        self.give_entries(entries)
+        """Let unconfirmed connections take so many entries, of which no processor has any yet."""
+        syscalls.map_update(self._object.map_fd("flow_room"), FLOW_ROOM_KEY, pack_flow_room(entries))
         nothing = bytes(8 * syscalls.possible_cpus())
         syscalls.map_update(self._object.map_fd("flow_room_shares"), FLOW_ROOM_KEY, nothing)
 
-    def give_entries(self, entries: int) -> None:
-        """Let unanswered connections take so many entries, as the agent does."""
-        syscalls.map_update(self._object.map_fd("flow_room"), FLOW_ROOM_KEY, pack_flow_room(entries))
-
     def room(self) -> int:
-        """Return how many entries unanswered connections may take."""
+        """Return how many entries unconfirmed connections may take."""
         value = syscalls.map_lookup(self._object.map_fd("flow_room"), FLOW_ROOM_KEY, 8)
         assert value is not None
         return int.from_bytes(value, sys.byteorder, signed=True)
 
     def packet_path(self, sweeper: BpfObject) -> PacketPath:
         """Return the agent's view of the connections, which is attached to nothing; ``sweeper``: not loaded yet."""
-        for table in ("flows", "opening_flows"):
-            sweeper.reuse_map(table, self._object.map_fd(table))
+        self._share_tables(sweeper)
         sweeper.load()
         maps = {name: self._object.map_fd(name) for name in ("flows", "flow_room")}
         maps["sweep_state"] = sweeper.map_fd("sweep_state")
@@ -174,13 +173,20 @@ class Forward:
         return dict(self._store.entries_of(table))
 
 
-@pytest.fixture(scope="session")
-def loaded_forward() -> Iterator[BpfObject]:
-    """Load the packet programs with small tables, once: their verification takes longer than most tests."""
+@contextmanager
+def loaded_programs(tables: dict[str, int]) -> Iterator[BpfObject]:
+    """Load the packet programs with small maps, but for these numbers of entries."""
     with BpfObject(OBJECTS / "forward.bpf.o") as object_:
-        for name, entries in (SMALL.as_mapping() | SMALL_TABLES).items():
+        for name, entries in (SMALL.as_mapping() | SMALL_TABLES | tables).items():
             object_.set_entries(name, entries)
         object_.load()
+        yield object_
+
+
+@pytest.fixture(scope="session")
+def loaded_forward() -> Iterator[BpfObject]:
+    """Load the packet programs once: their verification takes longer than most tests."""
+    with loaded_programs({}) as object_:
         yield object_
 
 

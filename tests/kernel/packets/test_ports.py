@@ -11,8 +11,7 @@ import pytest
 from kubeproxy_ebpf.datapath.libbpf.bpf_object import BpfObject
 from kubeproxy_ebpf.map_schema import FLOW_EGRESS, FLOW_INGRESS, FLOW_REQUEST, FLOW_UNCONFIRMED, FlowKey, pack_flow_key
 from kubeproxy_ebpf.model.address import parse_address
-from tests.kernel.conftest import SMALL
-from tests.kernel.packets.conftest import OBJECTS, SMALL_TABLES, Forward
+from tests.kernel.packets.conftest import Forward, loaded_programs
 from tests.kernel.packets.packet import SHOT, Endpoint, ends, tcp
 from tests.kernel.packets.test_endpoints_elsewhere import CLIENTS, NODE, OURS, serve
 from tests.kernel.packets.test_endpoints_here import BACKENDS, FRONTENDS
@@ -27,10 +26,7 @@ TCP = 6
 @pytest.fixture(scope="module")
 def loaded_with_large_tables() -> Iterator[BpfObject]:
     """Load the programs with room for a connection from each port."""
-    with BpfObject(OBJECTS / "forward.bpf.o") as object_:
-        for name, entries in (SMALL.as_mapping() | SMALL_TABLES | LARGE_TABLES).items():
-            object_.set_entries(name, entries)
-        object_.load()
+    with loaded_programs(LARGE_TABLES) as object_:
         yield object_
 
 
