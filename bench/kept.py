@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.report import Chart, Goal, Section
+from tools.checkout import CHECKOUT
 
-_CHECKOUT = Path(__file__).parent.parent
-_FOLDER = _CHECKOUT / ".bench"
+_FOLDER = CHECKOUT / ".bench"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,6 @@ def kept(names: Iterable[str]) -> Iterator[Measured]:
         if _file(name).exists():
             fields = json.loads(_file(name).read_text())
             yield Measured(**fields | {"sections": [_section(section) for section in fields["sections"]]})
-
-
-def current_commit() -> str:
-    """Say which commit is checked out."""
-    command = ["git", "-C", str(_CHECKOUT), "rev-parse", "--short=12", "HEAD"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _file(name: str) -> Path:

@@ -16,7 +16,7 @@ from bench.plan import ENDPOINTS as FEW
 from bench.plan import Plan
 from bench.report import ABSENT, Goal, Section
 from bench.rounds import Spread
-from bench.steady import failures
+from bench.steady import failures, joined
 
 _METHOD = """\
 *Cold start*: on a node without anything of an earlier proxy, from the start of the process to when Services all over
@@ -49,18 +49,15 @@ def section(plan: Plan, results: Results) -> Section:
         ],
         [f"streams under load, broken of {plan.streams}", *(_broken(lives[side]) for side in SIDES)],
     ]
+    killed = joined([one.outcome for one in lives[OURS]])
     goals = [
         *(
             Goal.at_most(name, of[OURS], limit, "s")
             for name, of, limit in zip(names, (few, many, restart), (2.4, 5, 3), strict=True)
         ),
         Goal.at_most("restart when nothing has changed", writes, 0, "writes", 0),
-        *(
-            Goal.at_most(
-                "killed under load", Spread.of([sum(getattr(one.outcome, what) for one in lives[OURS])]), 0, what, 0
-            )
-            for what in ("failed", "broken")
-        ),
+        Goal.at_most("killed under load", Spread.of([killed.failed]), 0, "failed", 0),
+        Goal.at_most("killed under load", Spread.of([killed.broken]), 0, "broken", 0),
     ]
     text = _METHOD.format(rate=plan.connections_a_second, streams=plan.streams, processors=os.cpu_count())
     header = ["", *(NAMES[side] for side in SIDES)]

@@ -32,9 +32,10 @@ from bench import (
     world,
 )
 from bench.control_plane import control_plane
-from bench.kept import Measured, current_commit, keep, kept
+from bench.kept import Measured, keep, kept
 from bench.loads import compile_loads
 from bench.plan import Plan, full, quick
+from tools.checkout import current_commit
 from tools.kubernetes.build import version as kubernetes_version
 from tools.kubernetes.control_plane import ControlPlane
 from tools.kubernetes.errors import ApiError, BuildError, ControlPlaneError

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from bench import fleet, ours, rounds, world
 from bench.agent_log import AgentLog
-from bench.answering import MOST
+from bench.answering import MOST, answering
 from bench.control_plane import MODES, join, kube_proxy_command
 from bench.plan import Plan
 from tools.kubernetes.control_plane import ControlPlane
@@ -132,8 +132,7 @@ def node(plan: Plan, plane: ControlPlane, side: str) -> Iterator[Node]:
         proxy = Daemon(world.file_of(pods.node), command, plan.folder / f"{side}.log")
         stack.callback((proxy_cgroup / "cgroup.kill").write_text, "1")  # what a proxy has begun may outlive it
         stack.callback(proxy.stop)
-        answer = [str(plan.loads.answer), str(world.PORT), str(MOST)]
-        stack.enter_context(world.daemon(world.inside(pods.server, *answer)))
+        stack.enter_context(answering(plan, pods.server, MOST))
         made = Node(side, pods, address, clients, proxy, proxy_cgroup)
         yield made
         made.check()

@@ -16,7 +16,7 @@ from bench.outside_fleet import Place
 from bench.outside_world import outside
 from bench.plan import Plan
 from bench.report import Goal, Section
-from bench.steady import Outcome, Steady, failures, steady
+from bench.steady import Outcome, Steady, failures, joined, steady
 
 _METHOD = """\
 A client outside begins {rate} connections a second through NodePorts, each of which is answered once, and has {streams}
@@ -53,15 +53,8 @@ def measure(plan: Plan) -> Section:
         load.outcome()
         taken = [_round(proxy, load) for _ in range(plan.outside_lives)]
         last = load.end()
-        taken[-1] = taken[-1]._replace(restart=_joined(taken[-1].restart, last))
+        taken[-1] = taken[-1]._replace(restart=joined((taken[-1].restart, last)))
     return _section(plan, size, taken)
-
-
-def _joined(one: Outcome, other: Outcome) -> Outcome:
-    """Return what became of connections in two times."""
-    errors = {error: one.errors.get(error, 0) + other.errors.get(error, 0) for error in one.errors | other.errors}
-    sums = (one.ended + other.ended, one.failed + other.failed, one.broken + other.broken)
-    return Outcome(*sums, max(one.slowest, other.slowest), errors)
 
 
 def _round(proxy: Agent, load: Steady) -> _Round:
@@ -84,14 +77,13 @@ def _section(plan: Plan, size: int, taken: list[_Round]) -> Section:
         ["from the kill until it is ready, s", "", rounds.Spread.of([one.seconds for one in taken]).text()],
         ["slowest answer, ms", *(spread.text(1) for spread in slowest)],
         ["connections, failed of all", *map(failures, columns)],
-        ["streams broken", *(str(sum(one.broken for one in column)) for column in columns)],
+        ["streams broken", *(str(joined(column).broken) for column in columns)],
     ]
+    all_ = joined([*chain(*columns)])
     what = "killed under load from outside"
     goals = [
-        *(
-            Goal.at_most(what, rounds.Spread.of([sum(getattr(one, name) for one in chain(*columns))]), 0, name, 0)
-            for name in ("failed", "broken")
-        ),
+        Goal.at_most(what, rounds.Spread.of([all_.failed]), 0, "failed", 0),
+        Goal.at_most(what, rounds.Spread.of([all_.broken]), 0, "broken", 0),
         Goal.at_most(f"{what}: slowest answer, above that without", above, 5, "ms", 1),
     ]
     text = _METHOD.format(rate=plan.connections_a_second, streams=plan.streams, size=size, processors=os.cpu_count())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -53,12 +54,17 @@ def steady(plan: Plan, side: rounds.Side) -> Iterator[Steady]:
         yield Steady(process)
 
 
+def joined(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return what became of connections in several times."""
+    errors: Counter[str] = Counter()
+    for one in outcomes:
+        errors.update(one.errors)
+    ended, failed, broken = (sum(getattr(one, name) for one in outcomes) for name in ("ended", "failed", "broken"))
+    return Outcome(ended, failed, broken, max(one.slowest for one in outcomes), errors)
+
+
 def failures(outcomes: Sequence[Outcome]) -> str:
     """Say how many connections failed, of how many, and of what."""
-    failed, ended = (sum(getattr(one, name) for one in outcomes) for name in ("failed", "ended"))
-    errors: dict[str, int] = {}
-    for one in outcomes:
-        for error, count in one.errors.items():
-            errors[error] = errors.get(error, 0) + count
-    reasons = ", ".join(f"{count:,} {error}" for error, count in sorted(errors.items()))
-    return f"{failed:,} of {ended:,}" + (f" ({reasons})" if reasons else "")
+    all_ = joined(outcomes)
+    reasons = ", ".join(f"{count:,} {error}" for error, count in sorted(all_.errors.items()))
+    return f"{all_.failed:,} of {all_.ended:,}" + (f" ({reasons})" if reasons else "")

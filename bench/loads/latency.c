@@ -9,8 +9,6 @@
  */
 #include "match.h"
 
-static const uint64_t LOST_NS = 950 * 1000000ull; /* a packet that has to be sent again takes a second */
-
 /* Of one turn. */
 static size_t picked[BACKLOG];
 static uint64_t times[BACKLOG];

@@ -33,6 +33,9 @@ enum {
 	SOURCE_NETWORK = 0x0ac80000, /* 10.200.0.0 */
 };
 
+/* A packet that has to be sent again takes a second. */
+static const uint64_t LOST_NS = 950 * 1000000ull;
+
 struct endpoints {
 	uint32_t first, last; /* in host order; 0: none */
 };

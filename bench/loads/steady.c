@@ -18,7 +18,6 @@ enum {
 	STACK = 65536,
 };
 static const struct timeval PATIENCE = {1, 0}, STREAM_PATIENCE = {2, 0}, STREAM_CONNECT_PATIENCE = {10, 0};
-static const uint64_t FAILED_NS = 950 * 1000000ull; /* a packet that has to be sent again takes a second */
 
 struct worker {
 	pthread_t thread;
@@ -100,7 +99,7 @@ static void *connect_forever(void *argument)
 		slowest_note(time);
 		close(fd);
 		atomic_fetch_add(&ended, 1);
-		if (!error && time > FAILED_NS)
+		if (!error && time > LOST_NS)
 			error = ETIMEDOUT;
 		if (error)
 			atomic_fetch_add(&failed[error == EAGAIN || error == EINPROGRESS ? ETIMEDOUT : error], 1);

@@ -17,11 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from tools.checkout import CHECKOUT, current_commit
 from tools.kernels.machine import MachineError, run_in
 from tools.kernels.packages import Kernel, KernelCache, KernelPackageError
 from tools.kernels.report import KernelReport, document, read_report, terminal_table
 
-CHECKOUT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("kernels.txt")
 RESULTS = CHECKOUT / ".kernels"
 KEPT = RESULTS / "reports"
@@ -100,12 +100,6 @@ def report_of(kernel: Kernel | KernelReport, command: str) -> KernelReport:
         report = kernel
     print(terminal_table([report]), flush=True)
     return report
-
-
-def current_commit() -> str:
-    """Say which commit is checked out."""
-    command = ["git", "rev-parse", "--short=12", "HEAD"]
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=CHECKOUT).stdout.strip()
 
 
 def keep(series: str, report: KernelReport) -> None:
